@@ -1,0 +1,6 @@
+//! The mind: the [`engine`] that moves sessions, and (feature `service`) the
+//! QUIC transport and the service around it.
+
+pub mod engine;
+#[cfg(feature = "service")]
+pub mod service;

@@ -1,0 +1,4 @@
+//! The service around the engine: driver loop, journal, configuration, control
+//! API.
+
+pub mod api;

@@ -1,0 +1,15 @@
+//! The hands: what a security gateway must be able to do so that its sessions
+//! can be moved, as one trait, and the bodies that do it.
+//!
+//! Who wants to attach another gateway product implements [`GatewayPlugin`],
+//! runs [`conformance`] against it, and needs nothing else of this project but
+//! `protocol-spec`.
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod plugin;
+
+pub use plugin::{
+    Activate, Discard, EventSink, Extend, Fault, GatewayEvent, GatewayPlugin, Pause, PerSession,
+    Release, Resume, Stage,
+};

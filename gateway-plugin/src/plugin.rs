@@ -1,0 +1,301 @@
+//! The trait, its orders and its events.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+};
+
+use bincode::{Decode, Encode};
+use protocol_spec::{
+    context::Context,
+    id::{BatchId, Generation, Name, SessionEpoch, SessionId},
+    profile::{Capabilities, Profile},
+    status::Refusal,
+    transfer::{Finals, GrantedRange, SaRef, SessionStatus},
+};
+use thiserror::Error;
+
+/// One result for each session of an order, in any order of sessions.
+pub type PerSession<T> = Vec<(SessionId, Result<T, Refusal>)>;
+
+/// A security gateway whose sessions can be moved.
+///
+/// The daemon calls from one thread, one call at a time. Every call takes a
+/// batch and answers for each session on its own; one that fails does not touch
+/// the others. Every act is safe to repeat: done again with the same epoch it
+/// changes nothing and answers as the first time. An act with an epoch below the
+/// one that the gateway knows of the session is refused with
+/// [`protocol_spec::status::Status::StaleEpoch`]. A call returns within the body's own
+/// deadline, which should be a second or less, or fails with [`Fault`].
+///
+/// The life of a session that moves, seen from the two gateways:
+///
+/// ```text
+/// source:  Active --pause--> Paused --release--> (gone, stragglers relayed)
+///            ^                 |
+///            +-----resume------+
+/// target:  (unknown) --stage--> Staged --activate--> Active
+///               ^                  |
+///               +-----discard------+
+/// ```
+pub trait GatewayPlugin: Send {
+    /// What the gateway can carry.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn capabilities(&mut self) -> Result<Capabilities, Fault>;
+
+    /// Begins to send [`GatewayEvent`]s into the sink, from now on. Called once
+    /// after each (re)connection, before [`GatewayPlugin::list`], so that no
+    /// change falls between the two.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn subscribe(&mut self, sink: EventSink) -> Result<(), Fault>;
+
+    /// Every session that the gateway holds, whatever its state.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn list(&mut self) -> Result<Vec<SessionStatus>, Fault>;
+
+    /// GET: writes sessions down without touching their traffic. Works in every
+    /// state but `Staged`.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn snapshot(&mut self, sessions: &[SessionId]) -> Result<PerSession<Context>, Fault>;
+
+    /// Says whether these sessions could be staged now: features, transforms,
+    /// room, collisions of SPIs and inner addresses, configuration. Changes
+    /// nothing. [`GatewayPlugin::stage`] asks itself the same again.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault>;
+
+    /// PUT: admits, then installs sessions so that no packet can use them yet.
+    /// Outbound counters are set to the granted base before any policy can see
+    /// the SA, and are never set again. Inner packets for the end user that
+    /// arrive while staged are held, within a bound, and never encrypted.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked; then nothing may be assumed and
+    /// the daemon discards.
+    fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault>;
+
+    /// Stops sessions: waits, bounded, until no IKE exchange is open (else
+    /// `Busy`), lets nothing more out under their SAs and IKE SPIs, sends inner
+    /// traffic to the target instead of dropping it, forwards outer packets
+    /// unopened to the target, and reads the last counters. What stops them
+    /// outlives the daemon. Of a session that is paused already the same finals
+    /// are returned.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault>;
+
+    /// Takes back a pause: the session goes on here as if nothing had happened,
+    /// with outbound numbers above those in the order.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn resume(&mut self, orders: Vec<Resume>) -> Result<PerSession<()>, Fault>;
+
+    /// Puts a staged session to use: sets the inbound windows, takes the guard
+    /// away, steers its traffic here, sends what was held.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn activate(&mut self, orders: Vec<Activate>) -> Result<PerSession<()>, Fault>;
+
+    /// Ends a paused session silently after a move: the end user gets no Delete,
+    /// its keys are forgotten; stragglers are still relayed to the target.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn release(&mut self, orders: Vec<Release>) -> Result<PerSession<()>, Fault>;
+
+    /// Removes a staged session and gives back what was reserved for it.
+    /// Succeeds for one that is not there; refuses one that is active.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn discard(&mut self, orders: Vec<Discard>) -> Result<PerSession<()>, Fault>;
+
+    /// Moves the end of granted ranges up; never down.
+    ///
+    /// # Errors
+    /// [`Fault`] if the gateway cannot be asked.
+    fn extend(&mut self, orders: Vec<Extend>) -> Result<PerSession<()>, Fault>;
+}
+
+/// Order to install a session without using it.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Stage {
+    /// The ownership that it will have.
+    pub epoch: SessionEpoch,
+    /// Where it comes from.
+    pub source: Name,
+    /// The transfer.
+    pub batch: BatchId,
+    /// Outbound numbers, for each Child SA.
+    pub grants: Vec<GrantedRange>,
+    /// The session, with its keys.
+    pub context: Context,
+}
+
+/// Order to stop a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Pause {
+    /// Which.
+    pub session: SessionId,
+    /// Where its traffic goes instead.
+    pub target: Name,
+}
+
+/// Order to go on with a paused session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Resume {
+    /// Which.
+    pub session: SessionId,
+    /// The ownership under which it goes on.
+    pub epoch: SessionEpoch,
+    /// For an SA, the first number that may be used, where the target may have
+    /// used lower ones. Empty where it cannot have used any.
+    pub from: Vec<(SaRef, u64)>,
+}
+
+/// Order to put a staged session to use.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Activate {
+    /// Which.
+    pub session: SessionId,
+    /// The ownership that was staged.
+    pub epoch: SessionEpoch,
+    /// Its last counters at the source.
+    pub finals: Finals,
+}
+
+/// Order to end a session that has moved away.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Release {
+    /// Which.
+    pub session: SessionId,
+    /// The ownership that the target has.
+    pub epoch: SessionEpoch,
+    /// Who has it.
+    pub target: Name,
+}
+
+/// Order to remove a staged session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Discard {
+    /// Which.
+    pub session: SessionId,
+    /// The ownership that was staged.
+    pub epoch: SessionEpoch,
+}
+
+/// Order to move the end of granted ranges.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Extend {
+    /// Which.
+    pub session: SessionId,
+    /// The ownership that holds the grant.
+    pub epoch: SessionEpoch,
+    /// New ends; `u64::MAX` for all there are.
+    pub ends: Vec<(SaRef, u64)>,
+}
+
+/// What a gateway tells by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum GatewayEvent {
+    /// A session came up, or was found.
+    Up(SessionStatus),
+    /// Its SPIs, keys, selectors or addresses changed (rekey, Child SA up or
+    /// down, new address): contexts taken before are useless.
+    Changed {
+        /// Which.
+        session: SessionId,
+        /// Its new state.
+        generation: Generation,
+    },
+    /// It ended: by the end user, by expiry, by the gateway.
+    Down {
+        /// Which.
+        session: SessionId,
+    },
+    /// A packet came for an SPI that nobody here knows.
+    UnknownSpi {
+        /// The SPI.
+        spi: u32,
+        /// Who sent it.
+        from: std::net::SocketAddr,
+    },
+    /// A granted range is used up; the SA sends nothing until it is extended.
+    GrantExhausted {
+        /// Which session.
+        session: SessionId,
+    },
+    /// Events were lost; the daemon lists again.
+    Overflow,
+}
+
+/// Where a body puts its events. Bounded: when the daemon does not keep up,
+/// events are dropped and it is told to list again.
+#[derive(Clone)]
+pub struct EventSink {
+    sender: SyncSender<GatewayEvent>,
+    overflowed: Arc<AtomicBool>,
+}
+
+/// The daemon's end of an [`EventSink`].
+pub struct EventSource {
+    receiver: Receiver<GatewayEvent>,
+    overflowed: Arc<AtomicBool>,
+}
+
+impl EventSink {
+    /// A sink that holds at most `bound` events, and its other end.
+    pub fn bounded(bound: usize) -> (Self, EventSource) {
+        let (sender, receiver) = sync_channel(bound);
+        let overflowed = Arc::new(AtomicBool::new(false));
+        let source = EventSource { receiver, overflowed: Arc::clone(&overflowed) };
+        (Self { sender, overflowed }, source)
+    }
+
+    /// Puts an event in. Returns `false` once nobody listens any more.
+    pub fn emit(&self, event: GatewayEvent) -> bool {
+        match self.sender.try_send(event) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.overflowed.store(true, Ordering::Release);
+                true
+            }
+            Err(TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+impl EventSource {
+    /// The next event, or `None` after `timeout` without one.
+    pub fn next(&self, timeout: std::time::Duration) -> Option<GatewayEvent> {
+        if self.overflowed.swap(false, Ordering::AcqRel) {
+            return Some(GatewayEvent::Overflow);
+        }
+        self.receiver.recv_timeout(timeout).ok()
+    }
+}
+
+/// The gateway as a whole did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// It is gone, and with it every session that it held: the process ended.
+    #[error("the gateway is gone: {0}")]
+    Lost(String),
+    /// It did not answer in time or answered nonsense; its sessions may be there.
+    #[error("the gateway does not answer: {0}")]
+    Unreachable(String),
+}

@@ -1,0 +1,430 @@
+//! The context: a session written down, all that another gateway needs to go on
+//! with it (design: "The context"; thesis section 3.3; RFC 6311).
+//!
+//! Times are durations, never wall-clock instants, so that clocks of different
+//! gateways need not agree. Sequence numbers are 64 bits wide everywhere; an SA
+//! without ESN uses the low 32.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use bincode::{Decode, Encode};
+
+use crate::{
+    id::{Generation, SessionId},
+    key::KeyMaterial,
+};
+
+/// One session. Holds key material: it travels only inside PCTD, to a gateway.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Context {
+    /// Which session this is.
+    pub session: SessionId,
+    /// The state of its SPIs, keys, selectors and addresses that this describes.
+    pub generation: Generation,
+    /// The IKE SA; absent where SAs in the kernel belong to no IKE daemon.
+    pub ike: Option<IkeSa>,
+    /// The Child SAs, in the order in which they were created.
+    pub children: Vec<ChildSa>,
+    /// What the session costs, for the load planner.
+    pub load: Load,
+}
+
+/// An IKE SA (RFC 7296) with what RFC 4555, 6311, 7383 add to its state.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct IkeSa {
+    /// SPI of the original initiator.
+    pub spi_initiator: u64,
+    /// SPI of the original responder.
+    pub spi_responder: u64,
+    /// Whether this gateway was the original initiator.
+    pub initiator: bool,
+    /// IKE version: 1 or 2.
+    pub version: u8,
+    /// Negotiated transforms.
+    pub transforms: IkeTransforms,
+    /// How a daemon gets its keys.
+    pub secrets: IkeSecrets,
+    /// Window size (RFC 7296 section 2.3).
+    pub window: u32,
+    /// Next Message ID of a request that this gateway sends.
+    pub next_send: u32,
+    /// Next Message ID of a request that this gateway expects.
+    pub next_receive: u32,
+    /// Who we are to the end user, and who the end user is.
+    pub local_id: Identification,
+    /// The end user's identity.
+    pub remote_id: Identification,
+    /// Identity proven inside EAP, where it was used.
+    pub eap_identity: Option<String>,
+    /// How the end user proved who it is.
+    pub authentication: Authentication,
+    /// This gateway's address and port.
+    pub local: SocketAddr,
+    /// The end user's address and port, as the gateway sees it.
+    pub remote: SocketAddr,
+    /// Who is behind a NAT.
+    pub nat: Nat,
+    /// Extensions that both sides announced.
+    pub extensions: Extensions,
+    /// Further addresses of the end user (RFC 4555 section 3.4).
+    pub peer_addresses: Vec<IpAddr>,
+    /// Inner addresses that the end user was given.
+    pub virtual_ips: Vec<VirtualIp>,
+    /// Time left until the IKE SA is rekeyed.
+    pub rekey_in: Option<Duration>,
+    /// Time left until the end user must authenticate again.
+    pub reauthenticate_in: Option<Duration>,
+    /// Time left until the IKE SA ends.
+    pub expire_in: Option<Duration>,
+    /// Name of the gateway's configuration under which the session was set up.
+    pub configuration: String,
+    /// What the source's daemon does for this session beside IKE and ESP.
+    pub side_effects: SideEffects,
+}
+
+/// The transforms of an IKE SA by their IANA numbers (IKEv2 parameters).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct IkeTransforms {
+    /// Transform type 1, encryption.
+    pub encryption: u16,
+    /// Key length in bits, 0 where the cipher has one length.
+    pub key_bits: u16,
+    /// Transform type 3, integrity; 0 with an AEAD cipher.
+    pub integrity: u16,
+    /// Transform type 2, pseudo-random function.
+    pub prf: u16,
+    /// Transform type 4, key exchange method.
+    pub key_exchange: u16,
+}
+
+/// From what the keys of an IKE SA are made. A daemon that takes ready keys gets
+/// `Keys`; strongSwan's HA messages want `Seed`.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub enum IkeSecrets {
+    /// The inputs of RFC 7296 section 2.14 (or 2.18 for a rekeyed SA).
+    Seed {
+        /// Nonce of the exchange's initiator.
+        nonce_initiator: Vec<u8>,
+        /// Nonce of the exchange's responder.
+        nonce_responder: Vec<u8>,
+        /// Diffie-Hellman shared secrets, more than one with RFC 9370.
+        shared: Vec<KeyMaterial>,
+        /// SK_d of the SA that this one replaced by rekeying.
+        old_sk_d: Option<KeyMaterial>,
+    },
+    /// The keys of RFC 7296 section 2.14.
+    Keys(IkeKeys),
+}
+
+/// The seven keys of an IKE SA (RFC 7296 section 2.14).
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct IkeKeys {
+    /// From which Child SAs' and rekeyed IKE SAs' keys are made.
+    pub sk_d: KeyMaterial,
+    /// Integrity, original initiator to responder; empty with AEAD.
+    pub sk_ai: KeyMaterial,
+    /// Integrity, original responder to initiator; empty with AEAD.
+    pub sk_ar: KeyMaterial,
+    /// Encryption, original initiator to responder.
+    pub sk_ei: KeyMaterial,
+    /// Encryption, original responder to initiator.
+    pub sk_er: KeyMaterial,
+    /// AUTH payload of the original initiator.
+    pub sk_pi: KeyMaterial,
+    /// AUTH payload of the original responder.
+    pub sk_pr: KeyMaterial,
+}
+
+/// An identification payload (RFC 7296 section 3.5).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Identification {
+    /// ID Type: 1 IPv4, 2 FQDN, 3 RFC 822, 5 IPv6, 9 DN, 10 GN, 11 key id.
+    pub kind: u8,
+    /// Identification data.
+    pub data: Vec<u8>,
+}
+
+/// Authentication Method (RFC 7296 section 3.8) or EAP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Authentication {
+    /// An IKEv2 Authentication Method by number.
+    Method(u8),
+    /// EAP, with its method type (RFC 3748).
+    Eap(u8),
+}
+
+/// Where a NAT stands (RFC 7296 section 2.23).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Nat {
+    /// This gateway is behind a NAT.
+    pub local: bool,
+    /// The end user is behind a NAT.
+    pub remote: bool,
+}
+
+/// Extensions of an IKE SA that both sides announced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Extensions {
+    /// RFC 4555.
+    pub mobike: bool,
+    /// RFC 7383.
+    pub fragmentation: bool,
+    /// RFC 6311, Message IDs.
+    pub message_id_sync: bool,
+    /// RFC 6311, replay counters.
+    pub replay_counter_sync: bool,
+    /// RFC 5685.
+    pub redirect: bool,
+}
+
+/// An inner address given to the end user, and the pool that it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct VirtualIp {
+    /// The address.
+    pub address: IpAddr,
+    /// Name of the pool at the home gateway.
+    pub pool: String,
+}
+
+/// What a daemon does for a session beside IKE and ESP, and what would be lost
+/// if a target cannot do it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct SideEffects {
+    /// Programs run when the session comes up or goes down.
+    pub hooks: bool,
+    /// RADIUS or other accounting is running.
+    pub accounting: bool,
+}
+
+/// ESP or AH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Protocol {
+    /// RFC 4303, IP protocol 50.
+    Esp,
+    /// RFC 4302, IP protocol 51.
+    Ah,
+}
+
+/// Tunnel or transport mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Mode {
+    /// A whole inner packet is carried.
+    Tunnel,
+    /// Only the payload of the outer packet is protected.
+    Transport,
+    /// Bound end-to-end tunnel.
+    Beet,
+}
+
+/// A pair of SAs with what selects traffic into them.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct ChildSa {
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Name of the Child SA's configuration.
+    pub configuration: String,
+    /// The kernel's request id, which ties policies to SAs.
+    pub reqid: u32,
+    /// CPI of IPComp: inbound, outbound.
+    pub cpi: Option<(u16, u16)>,
+    /// Algorithms of both SAs.
+    pub transforms: ChildTransforms,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// From the end user to us.
+    pub inbound: InboundSa,
+    /// From us to the end user.
+    pub outbound: OutboundSa,
+    /// Policies, as the kernel holds them.
+    pub policies: Vec<Policy>,
+    /// UDP encapsulation (RFC 3948).
+    pub encapsulation: Option<UdpEncapsulation>,
+    /// Path MTU towards the end user.
+    pub pmtu: Option<u32>,
+    /// Mark and mask that select the SA.
+    pub mark: Option<Mark>,
+    /// XFRM interface id.
+    pub if_id: Option<u32>,
+    /// Limits and what is used of them.
+    pub lifetime: Lifetime,
+    /// Time left until the Child SA is rekeyed.
+    pub rekey_in: Option<Duration>,
+}
+
+/// The transforms of a Child SA by their IANA numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct ChildTransforms {
+    /// Transform type 1, encryption; 0 with AH.
+    pub encryption: u16,
+    /// Key length in bits, 0 where the cipher has one length.
+    pub key_bits: u16,
+    /// Transform type 3, integrity; 0 with an AEAD cipher.
+    pub integrity: u16,
+}
+
+/// ENCR_AES_GCM_16 (RFC 4106): key with a 4-octet salt behind it.
+pub const ENCR_AES_GCM_16: u16 = 20;
+
+/// Keys of one SA.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct SaKeys {
+    /// Encryption key, with its salt for AEAD ciphers.
+    pub encryption: KeyMaterial,
+    /// Integrity key; empty with AEAD.
+    pub integrity: KeyMaterial,
+}
+
+impl SaKeys {
+    /// A second copy, see [`KeyMaterial::duplicate`].
+    pub fn duplicate(&self) -> Self {
+        Self { encryption: self.encryption.duplicate(), integrity: self.integrity.duplicate() }
+    }
+}
+
+/// The SA on which we receive.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct InboundSa {
+    /// Chosen by us (RFC 4301): what can collide at a target.
+    pub spi: u32,
+    /// Its keys.
+    pub keys: SaKeys,
+    /// Which numbers were received.
+    pub window: ReplayWindow,
+}
+
+/// The SA on which we send.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct OutboundSa {
+    /// Chosen by the end user.
+    pub spi: u32,
+    /// Its keys.
+    pub keys: SaKeys,
+    /// Highest sequence number used so far; 0 if none was.
+    pub sequence: u64,
+}
+
+/// A replay window (RFC 4303 section 3.4.3): the highest authenticated number
+/// and which of those below it were seen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct ReplayWindow {
+    /// Packets in the window; 0 switches the check off.
+    pub size: u32,
+    /// Highest number authenticated; 0 if none was.
+    pub highest: u64,
+    /// Bit `i` (bit `i % 32` of word `i / 32`) says that number `highest - i`
+    /// was received. `size.div_ceil(32)` words; bits beyond `size` are zero.
+    pub bitmap: Vec<u32>,
+}
+
+/// Source or destination of traffic: an address range, a port range.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Selector {
+    /// Prefix of the addresses.
+    pub prefix: Prefix,
+    /// First and last port; 0 and 65535 for any.
+    pub ports: (u16, u16),
+}
+
+/// An address prefix. Host bits may be set, as the kernel allows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Prefix {
+    /// Address.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub bits: u8,
+}
+
+/// The way of the packets that a policy is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Direction {
+    /// Received for this host.
+    In,
+    /// Sent.
+    Out,
+    /// Received and forwarded.
+    Forward,
+}
+
+/// An entry of the security policy database.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Policy {
+    /// Which way.
+    pub direction: Direction,
+    /// Lower is stronger, as in the kernel.
+    pub priority: u32,
+    /// Source of the packets.
+    pub source: Selector,
+    /// Destination of the packets.
+    pub destination: Selector,
+    /// IP protocol number, 0 for any.
+    pub protocol: u8,
+}
+
+/// ESP in UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct UdpEncapsulation {
+    /// Our port.
+    pub local_port: u16,
+    /// The end user's port.
+    pub remote_port: u16,
+}
+
+/// A packet mark with its mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Mark {
+    /// Value.
+    pub value: u32,
+    /// Mask.
+    pub mask: u32,
+}
+
+/// Limits of a Child SA and how much of them is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Lifetime {
+    /// What was used so far.
+    pub used: LifetimeUsed,
+    /// At which the SA is rekeyed.
+    pub soft: LifetimeLimit,
+    /// At which the SA ends.
+    pub hard: LifetimeLimit,
+}
+
+/// What an SA has used of its lifetime, both directions each on its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct LifetimeUsed {
+    /// Octets in, out.
+    pub octets: (u64, u64),
+    /// Packets in, out.
+    pub packets: (u64, u64),
+    /// Since the SA was added.
+    pub age: Duration,
+    /// Since its first packet.
+    pub since_first_use: Option<Duration>,
+}
+
+/// A limit by each measure; absent means none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct LifetimeLimit {
+    /// Octets.
+    pub octets: Option<u64>,
+    /// Packets.
+    pub packets: Option<u64>,
+    /// Since the SA was added.
+    pub age: Option<Duration>,
+    /// Since its first packet.
+    pub since_first_use: Option<Duration>,
+}
+
+/// Traffic of a session, for the load planner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Load {
+    /// Packets per second, in and out together.
+    pub packets_per_second: u32,
+    /// Octets per second, in and out together.
+    pub octets_per_second: u64,
+}

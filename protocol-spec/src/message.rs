@@ -1,0 +1,453 @@
+//! What gateways, controllers and clients say to each other. Names and roles are
+//! RFC 4067's; the bodies are ours.
+//!
+//! Every message that speaks of sessions carries many of them, up to
+//! [`crate::limits::MAX_ENTRIES`]; each is accepted or refused on its own.
+
+use bincode::{Decode, Encode};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::{
+    codec::{self, Malformed},
+    context::Context,
+    frame::{CRITICAL, HEADER, Header, TooLong},
+    id::{BatchId, GatewayEpoch, Generation, Name, RequestId, SessionEpoch, SessionId},
+    limits::MAX_ENTRIES,
+    profile::{Capabilities, Profile},
+    status::Refusal,
+    token::{Order, Token},
+    transfer::{Finals, GrantedRange, SaRef, TransferMode},
+};
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u16 = 1;
+/// ALPN protocol of [`VERSION`].
+pub const ALPN: &[u8] = b"cxtp/1";
+
+macro_rules! messages {
+    ($($(#[$doc:meta])* $name:ident($body:ty) = $kind:literal, $critical:literal;)*) => {
+        /// The type octet of a frame.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Kind { $($(#[$doc])* $name = $kind,)* }
+
+        impl Kind {
+            /// Every registered type, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The type with this number.
+            pub fn from_octet(octet: u8) -> Option<Self> {
+                match octet { $($kind => Some(Self::$name),)* _ => None }
+            }
+
+            /// The word used in logs.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            fn flags(self) -> u8 {
+                match self { $(Self::$name => if $critical { CRITICAL } else { 0 },)* }
+            }
+        }
+
+        /// A message.
+        #[derive(Debug, PartialEq)]
+        pub enum Message { $($(#[$doc])* $name($body),)* }
+
+        impl Message {
+            /// Its type.
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$name(_) => Kind::$name,)* }
+            }
+
+            fn encode_body(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+                match self { $(Self::$name(body) => codec::encode(body),)* }
+            }
+
+            fn decode_body(kind: Kind, body: &[u8]) -> Result<Self, Malformed> {
+                match kind { $(Kind::$name => codec::decode(body).map(Self::$name),)* }
+            }
+        }
+    };
+}
+
+messages! {
+    /// Context Transfer Activate Request: a client or controller asks a gateway
+    /// to have sessions moved.
+    Ctar(Ctar) = 0x01, true;
+    /// Its answer, also the answer to a CT-Req that is refused.
+    Ctaa(Ctaa) = 0x02, true;
+    /// Context Transfer Data, final: the transfer is committed; what changed
+    /// since the context was sent.
+    Ctd(Ctd) = 0x03, true;
+    /// Predictive Context Transfer Data: contexts to be staged.
+    Pctd(Pctd) = 0x04, true;
+    /// Context Transfer Data Reply: what the target did with each session.
+    Ctdr(Ctdr) = 0x05, true;
+    /// Context Transfer Cancel; always answered by a CTDR with the state reached.
+    Ctc(Ctc) = 0x06, true;
+    /// Context Transfer Request: the target asks for sessions.
+    CtReq(CtReq) = 0x07, true;
+
+    /// First message on a connection, each way.
+    Hello(Hello) = 0x20, true;
+    /// A sign of life, in a datagram.
+    Heartbeat(Heartbeat) = 0x21, false;
+    /// Asks how transfers stand.
+    Query(Query) = 0x22, true;
+    /// Its answer.
+    QueryAnswer(QueryAnswer) = 0x23, true;
+    /// Asks whether a target would take sessions; changes nothing.
+    Preflight(Preflight) = 0x24, true;
+    /// Its answer.
+    PreflightAnswer(PreflightAnswer) = 0x25, true;
+    /// Grants further sequence numbers.
+    Grant(Grant) = 0x26, true;
+    /// The sender closes the connection on purpose.
+    Bye(Bye) = 0x27, false;
+
+    /// Room for high availability: changes of replicated sessions.
+    ReplicaDelta(Opaque) = 0x40, false;
+    /// Room for high availability: acknowledges them.
+    ReplicaAck(Opaque) = 0x41, false;
+}
+
+/// Asks for sessions to be moved from `source` to `target`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ctar {
+    /// Names the request; a repetition has the same.
+    pub request: RequestId,
+    /// Where the sessions are.
+    pub source: Name,
+    /// Where they shall go.
+    pub target: Name,
+    /// How. Reactive: sent to the target, which pulls. Predictive: sent to the
+    /// source, which pushes.
+    pub mode: TransferMode,
+    /// Which sessions.
+    pub sessions: Vec<SessionId>,
+    /// Why the sessions may be moved.
+    pub authority: Authority,
+}
+
+/// Why a session may be pulled. A peer's word alone is never enough.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Authority {
+    /// The end user asked for it.
+    Token(Token),
+    /// A controller ordered it, signed.
+    Order(Order),
+    /// An operator or controller ordered it at the source itself, which knows
+    /// the order by this number.
+    Known(RequestId),
+    /// The asker is the standby of these sessions.
+    Standby,
+}
+
+/// What became of a CTAR or CT-Req: empty `refused` if all was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ctaa {
+    /// The request that is answered.
+    pub request: RequestId,
+    /// Sessions that will not be moved, and why.
+    pub refused: Vec<(SessionId, Refusal)>,
+}
+
+/// Asks the source for sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CtReq {
+    /// Names the request; the batch of the answer has the same octets.
+    pub request: RequestId,
+    /// Which sessions.
+    pub sessions: Vec<SessionId>,
+    /// Why they may be pulled.
+    pub authority: Authority,
+}
+
+/// Contexts to be staged.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct Pctd {
+    /// The batch to which the entries belong.
+    pub batch: BatchId,
+    /// How the transfer began.
+    pub mode: TransferMode,
+    /// One for each session.
+    pub entries: Vec<PctdEntry>,
+}
+
+/// A session to be staged.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct PctdEntry {
+    /// The ownership that the target will have.
+    pub epoch: SessionEpoch,
+    /// The outbound numbers that the target may use, for each Child SA.
+    pub grants: Vec<GrantedRange>,
+    /// The session.
+    pub context: Context,
+}
+
+/// Final data: the source will not use these sessions again.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ctd {
+    /// The batch to which the entries belong.
+    pub batch: BatchId,
+    /// One for each session.
+    pub entries: Vec<CtdEntry>,
+}
+
+/// A committed session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CtdEntry {
+    /// Which session.
+    pub session: SessionId,
+    /// The ownership that the target now has.
+    pub epoch: SessionEpoch,
+    /// Counters and Message IDs as they were when the source stopped.
+    pub finals: Finals,
+}
+
+/// What the target did with each session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ctdr {
+    /// The batch to which the entries belong.
+    pub batch: BatchId,
+    /// One for each session.
+    pub entries: Vec<CtdrEntry>,
+}
+
+/// Where a session of a transfer stands at the target.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CtdrEntry {
+    /// Which session.
+    pub session: SessionId,
+    /// The ownership of which the entry speaks.
+    pub epoch: SessionEpoch,
+    /// Where it stands.
+    pub state: TargetState,
+}
+
+/// Where a transfer stands at the target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum TargetState {
+    /// Admitted and installed, not in use.
+    Staged {
+        /// Of which state of the session.
+        generation: Generation,
+    },
+    /// Not taken; nothing was kept. `known` is the newest epoch that the target
+    /// knows of the session, so that a source which forgot can go above it.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Newest epoch known.
+        known: SessionEpoch,
+    },
+    /// In use: the target owns the session.
+    Active,
+    /// The target has written down that it will never activate this epoch.
+    Aborted(Refusal),
+}
+
+/// Cancels transfers. Sent by the source before the commit.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ctc {
+    /// The batch to which the entries belong.
+    pub batch: BatchId,
+    /// Sessions and the epochs that are cancelled.
+    pub entries: Vec<(SessionId, SessionEpoch)>,
+    /// Why.
+    pub reason: Refusal,
+}
+
+/// Opens a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Versions that the sender speaks, lowest and highest. Both sides use the
+    /// highest common one.
+    pub versions: (u16, u16),
+    /// What the sender calls itself; must be what its certificate says.
+    pub name: Name,
+    /// Which life of the sender this is.
+    pub epoch: GatewayEpoch,
+    /// What this connection is for.
+    pub lane: Lane,
+    /// What its gateway can carry; absent from controllers and clients.
+    pub capabilities: Option<Capabilities>,
+}
+
+/// What a connection is for: a batch never delays a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Lane {
+    /// Requests, queries, heartbeats.
+    Control,
+    /// Batches.
+    Bulk,
+}
+
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Heartbeat {
+    /// Counts the sender's beats.
+    pub number: u64,
+    /// Which life of the sender this is.
+    pub epoch: GatewayEpoch,
+    /// The newest beat of the receiver that the sender has seen, with its epoch.
+    pub echo: Option<(u64, GatewayEpoch)>,
+}
+
+/// Asks how transfers stand, after a silence or a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Query {
+    /// Names the question.
+    pub request: RequestId,
+    /// Sessions, the epochs in question and their batches.
+    pub transfers: Vec<(SessionId, SessionEpoch, BatchId)>,
+}
+
+/// How transfers stand at the answering target.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct QueryAnswer {
+    /// The question.
+    pub request: RequestId,
+    /// One entry for each transfer that was asked for and has a settled state;
+    /// one that is being activated is left out and answered when asked again.
+    pub entries: Vec<CtdrEntry>,
+}
+
+/// Asks whether a target would take sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Preflight {
+    /// Names the question.
+    pub request: RequestId,
+    /// The sessions.
+    pub profiles: Vec<Profile>,
+}
+
+/// Whether a target would take sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PreflightAnswer {
+    /// The question.
+    pub request: RequestId,
+    /// Those that it would not take, and why; the others it would.
+    pub refused: Vec<(SessionId, Refusal)>,
+}
+
+/// Sequence numbers granted beyond those of the PCTD.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Grant {
+    /// Session, the receiver's ownership of it, and the new end of the range of
+    /// each SA. `u64::MAX` says that nobody else will ever use the SA.
+    pub entries: Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>,
+}
+
+/// Closes a connection on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Bye {
+    /// Why.
+    pub reason: Refusal,
+}
+
+/// A body whose meaning another version defines.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Opaque(pub Vec<u8>);
+
+/// Why a frame is not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BadFrame {
+    /// The body would be too long.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// Fewer octets than a header or than the header says, or more.
+    #[error("the frame ends before its length or after it")]
+    Length,
+    /// A critical type that this version does not know.
+    #[error("unknown message of critical type {0:#04x}")]
+    UnknownCritical(u8),
+    /// The body is not what its type demands.
+    #[error("the body of {} {reason}", kind.name())]
+    Body {
+        /// Message type.
+        kind: Kind,
+        /// What is wrong.
+        reason: Malformed,
+    },
+    /// More entries than a message may have.
+    #[error("{} has more than {MAX_ENTRIES} entries", .0.name())]
+    TooManyEntries(Kind),
+}
+
+impl Message {
+    /// Header and body, ready for a stream. Wiped when dropped.
+    ///
+    /// # Errors
+    /// [`Malformed::Oversized`] if the body exceeds [`crate::limits::MAX_BODY`].
+    pub fn to_frame(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        let body = self.encode_body()?;
+        if body.len() > crate::limits::MAX_BODY {
+            return Err(Malformed::Oversized);
+        }
+        let length = u32::try_from(body.len()).map_err(|_| Malformed::Oversized)?;
+        let header = Header { kind: self.kind() as u8, flags: self.kind().flags(), length };
+        let mut frame = Zeroizing::new(Vec::with_capacity(HEADER + body.len()));
+        frame.extend_from_slice(&header.to_octets());
+        frame.extend_from_slice(&body);
+        Ok(frame)
+    }
+
+    /// The message of a frame whose header was read from the stream, or `None`
+    /// for a type that may be skipped.
+    ///
+    /// # Errors
+    /// [`BadFrame`]; the connection is closed then.
+    pub fn from_parts(header: Header, body: &[u8]) -> Result<Option<Self>, BadFrame> {
+        if body.len() != header.length as usize {
+            return Err(BadFrame::Length);
+        }
+        let Some(kind) = Kind::from_octet(header.kind) else {
+            return if header.is_critical() {
+                Err(BadFrame::UnknownCritical(header.kind))
+            } else {
+                Ok(None)
+            };
+        };
+        let message =
+            Self::decode_body(kind, body).map_err(|reason| BadFrame::Body { kind, reason })?;
+        if message.entries() > MAX_ENTRIES {
+            return Err(BadFrame::TooManyEntries(kind));
+        }
+        Ok(Some(message))
+    }
+
+    /// The message of a whole frame, as it stands in a datagram or a vector.
+    ///
+    /// # Errors
+    /// [`BadFrame`], as above.
+    pub fn from_frame(frame: &[u8]) -> Result<Option<Self>, BadFrame> {
+        let (header, body) = frame.split_first_chunk::<HEADER>().ok_or(BadFrame::Length)?;
+        Self::from_parts(Header::from_octets(*header)?, body)
+    }
+
+    /// How many sessions the message speaks of.
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Ctar(m) => m.sessions.len(),
+            Self::Ctaa(m) => m.refused.len(),
+            Self::Ctd(m) => m.entries.len(),
+            Self::Pctd(m) => m.entries.len(),
+            Self::Ctdr(m) => m.entries.len(),
+            Self::Ctc(m) => m.entries.len(),
+            Self::CtReq(m) => m.sessions.len(),
+            Self::Query(m) => m.transfers.len(),
+            Self::QueryAnswer(m) => m.entries.len(),
+            Self::Preflight(m) => m.profiles.len(),
+            Self::PreflightAnswer(m) => m.refused.len(),
+            Self::Grant(m) => m.entries.len(),
+            Self::Hello(_)
+            | Self::Heartbeat(_)
+            | Self::Bye(_)
+            | Self::ReplicaDelta(_)
+            | Self::ReplicaAck(_) => 0,
+        }
+    }
+}
