@@ -1,1 +1,4 @@
 //! The gateway in user space.
+
+pub mod esp;
+pub mod window;
