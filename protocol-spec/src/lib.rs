@@ -13,6 +13,7 @@ pub mod codec;
 pub mod context;
 pub mod frame;
 pub mod id;
+pub mod ike_keys;
 pub mod key;
 pub mod limits;
 pub mod message;
