@@ -1,1 +1,3 @@
-//! integration
+//! The proof: what shows that the rest does what it says.
+
+pub mod verify;
