@@ -12,7 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use cxtp::service::api::{Line, Request};
+use cxtp::service::{
+    api::{Line, Request},
+    config::{Config, GatewayConfig},
+    seal::{PublicSealKey, SealKey},
+};
 use protocol_spec::{codec, token::Order};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
@@ -213,34 +217,74 @@ fn feed<S>(
 }
 
 #[test]
-fn the_seal_pair_opens_what_was_sealed_to_it() {
-    use hpke::{
-        Deserializable, Kem, OpModeR, OpModeS, aead::ChaCha20Poly1305, kdf::HkdfSha256,
-        kem::X25519HkdfSha256,
-    };
+fn the_seal_pair_belongs_together() {
     let dir = pki();
-    let read = |file: &str| {
-        let text = fs::read_to_string(dir.path().join(file)).unwrap();
-        assert_eq!(text.len(), 65, "64 digits and a newline");
-        unhex(text.trim_end())
+    let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
+    assert_eq!(read("a.seal.key").len(), 65, "64 digits and a newline");
+    let private = SealKey::from_text(&read("a.seal.key")).unwrap();
+    let public: PublicSealKey = read("a.seal.pub").trim_end().parse().unwrap();
+    assert_eq!(private.public().unwrap(), public);
+    assert_ne!(read("a.seal.pub"), read("b.seal.pub"));
+}
+
+#[test]
+fn the_printed_configuration_is_one_that_the_daemon_takes() {
+    let dir = pki();
+    let at = dir.path().to_str().unwrap();
+    let home = dir.path().join("home of \"a\"");
+    let ran = run(["pki", "config", "--dir", at, "a", "--listen", "127.0.0.1:7001"]
+        .into_iter()
+        .chain(["--gateway-socket", "gateway.sock", "--home", home.to_str().unwrap()])
+        .chain(["--peer", "b=gateway-b.example:7002", "--controller", "noc", "--allow-pull"]));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    let config = Config::from_toml(&ran.stdout, Path::new("/elsewhere")).unwrap();
+    assert_eq!(config.name().as_str(), "a");
+    assert_eq!(config.listen, "127.0.0.1:7001".parse().unwrap());
+    assert_eq!(config.state_dir, home.join("state"));
+    assert_eq!(config.control_socket, home.join("control.sock"));
+    assert_eq!(config.tls.ca, dir.path().join("ca.pem"));
+    assert_eq!(config.tls.certificate, dir.path().join("a.pem"));
+    assert_eq!(config.tls.key, dir.path().join("a.key"));
+    assert_eq!(config.seal_key, Some(dir.path().join("a.seal.key")));
+    let GatewayConfig::Embedded { socket } = &config.gateway;
+    assert_eq!(*socket, std::env::current_dir().unwrap().join("gateway.sock"));
+    let b = &config.peers[&"b".parse().unwrap()];
+    assert_eq!(b.address.as_deref(), Some("gateway-b.example:7002"));
+    let seal = fs::read_to_string(dir.path().join("b.seal.pub")).unwrap();
+    assert_eq!(b.seal_key.as_ref().map(ToString::to_string).as_deref(), Some(seal.trim_end()));
+    let policy = &config.engine.peers[&"b".parse().unwrap()];
+    assert!(policy.may_push && policy.may_pull && policy.pulls_per_minute > 0);
+    let order = fs::read_to_string(dir.path().join("noc.order.pub")).unwrap();
+    assert_eq!(config.engine.controllers[&"noc".parse().unwrap()], unhex(order.trim_end()));
+
+    let plain = run(["pki", "config", "--dir", at, "b", "--listen", "[::]:1", "--json"]
+        .into_iter()
+        .chain(["--gateway-socket", "/g", "--peer", "a=[2001:db8::1]:1"]));
+    let config = plain.json()["config"].as_str().unwrap().to_owned();
+    let config = Config::from_toml(&config, Path::new("/")).unwrap();
+    assert_eq!(config.control_socket, Path::new("/run/cxtp/control.sock"));
+    assert!(!config.engine.peers[&"a".parse().unwrap()].may_pull, "only where it is wanted");
+}
+
+#[test]
+fn a_configuration_names_what_was_not_issued() {
+    let dir = pki();
+    let at = dir.path().to_str().unwrap();
+    let config = |more: &[&str]| {
+        let base = ["pki", "config", "--dir", at, "--listen", "[::]:1", "--gateway-socket", "g"];
+        run(base.iter().chain(more))
     };
-    let public = <X25519HkdfSha256 as Kem>::PublicKey::from_bytes(&read("a.seal.pub")).unwrap();
-    let private = <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&read("a.seal.key")).unwrap();
-    let (encapsulated, mut sender) = hpke::setup_sender::<
-        ChaCha20Poly1305,
-        HkdfSha256,
-        X25519HkdfSha256,
-    >(&OpModeS::Base, &public, b"test")
-    .unwrap();
-    let sealed = sender.seal(b"session", b"").unwrap();
-    let mut receiver = hpke::setup_receiver::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
-        &OpModeR::Base,
-        &private,
-        &encapsulated,
-        b"test",
-    )
-    .unwrap();
-    assert_eq!(receiver.open(&sealed, b"").unwrap(), b"session");
+    for (args, cure) in [
+        (&["c"] as &[&str], "pki issue --dir"),
+        (&["a", "--peer", "c=h:1"], "gateway c"),
+        (&["a", "--controller", "boss"], "controller boss"),
+    ] {
+        let ran = config(args);
+        assert!(ran.code == 1 && ran.stderr.contains(cure), "{ran:?}");
+    }
+    for args in [["a", "--peer", "a=h:1"], ["a", "--peer", "b"], ["a", "--peer", "b=h"]] {
+        assert_eq!(config(&args).code, 2, "{args:?}");
+    }
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -277,13 +321,7 @@ fn an_order_verifies_and_is_pulled() {
         [id(1), id(2)]
     );
     let public = fs::read_to_string(dir.path().join("noc.order.pub")).unwrap();
-    let signed = [b"cxtp/1 order", codec::encode(&order.claims).unwrap().as_slice()].concat();
-    let public = ring::signature::UnparsedPublicKey::new(
-        &ring::signature::ED25519,
-        unhex(public.trim_end()),
-    );
-    public.verify(&signed, &order.signature).unwrap();
-    public.verify(&signed[1..], &order.signature).unwrap_err();
+    assert!(order.verify(&unhex(public.trim_end())));
 
     let again = dir.path().join("again");
     assert_ne!(run(args(&again)).json()["order"], json["order"], "each order is another one");

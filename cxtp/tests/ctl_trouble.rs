@@ -5,6 +5,8 @@ mod ctl_support;
 
 use std::os::unix::net::UnixListener;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 use ctl_support::{FakeDaemon, Then, id, run};
 
 #[test]
@@ -38,15 +40,42 @@ fn a_daemon_that_is_not_there_exits_with_3() {
     let ran = run(["--socket", at, "status", "--json"]);
     assert_eq!(ran.code, 3);
     assert_eq!(ran.json()["error"]["status"], "unreachable");
-    assert!(ran.stderr.contains("start cxtpd"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("is cxtpd running") && ran.stderr.contains("CXTP_SOCKET"),
+        "{ran:?}"
+    );
 
     drop(UnixListener::bind(&socket).unwrap());
     let ran = run(["--socket", at, "status"]);
     assert_eq!(ran.code, 3);
-    assert!(ran.stderr.contains("nobody listens"), "{ran:?}");
+    assert!(ran.stderr.contains("cxtpd is not running"), "{ran:?}");
 
     let ran = run(["--socket", &"x".repeat(300), "status"]);
     assert_eq!(ran.code, 3, "{ran:?}");
+}
+
+#[test]
+fn a_daemon_that_takes_no_calls_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let address = SockAddr::unix(&path).unwrap();
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    listener.bind(&address).unwrap();
+    listener.listen(0).unwrap();
+    // The queue takes one or two callers, whom nobody serves.
+    let mut callers = Vec::new();
+    loop {
+        let caller = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        caller.set_nonblocking(true).unwrap();
+        if caller.connect(&address).is_err() {
+            break;
+        }
+        callers.push(caller);
+        assert!(callers.len() < 100, "the queue has no end");
+    }
+    let ran = run(["--socket", path.to_str().unwrap(), "status"]);
+    assert_eq!(ran.code, 3);
+    assert!(ran.stderr.contains("hangs or is overloaded"), "{ran:?}");
 }
 
 #[test]

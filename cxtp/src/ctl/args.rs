@@ -200,8 +200,8 @@ pub(super) struct ConfigArgs {
     #[arg(long, value_name = "PATH")]
     pub(super) gateway_socket: PathBuf,
     /// A gateway that it moves sessions to and from; may be repeated
-    #[arg(long = "peer", value_name = "NAME=ADDR", value_parser = peer)]
-    pub(super) peers: Vec<(Name, SocketAddr)>,
+    #[arg(long = "peer", value_name = "NAME=HOST:PORT", value_parser = peer)]
+    pub(super) peers: Vec<(Name, String)>,
     /// A controller whose orders count; may be repeated
     #[arg(long = "controller", value_name = "NAME")]
     pub(super) controllers: Vec<Name>,
@@ -357,12 +357,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a number of seconds above 0, such as 5 or 0.5".to_owned())
 }
 
-fn peer(text: &str) -> Result<(Name, SocketAddr), String> {
+fn peer(text: &str) -> Result<(Name, String), String> {
     let (name, address) =
-        text.split_once('=').ok_or("write NAME=ADDR, such as b=192.0.2.2:4437")?;
+        text.split_once('=').ok_or("write NAME=HOST:PORT, such as b=192.0.2.2:4067")?;
     let name = name.parse().map_err(|error| format!("{error}"))?;
-    let address = address.parse().map_err(|_| {
-        format!("`{address}` is not an address with a port, such as 192.0.2.2:4437")
-    })?;
-    Ok((name, address))
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port {
+        Ok((name, address.to_owned()))
+    } else {
+        Err(format!("`{address}` names no port: write HOST:PORT, such as 192.0.2.2:4067"))
+    }
 }

@@ -13,23 +13,25 @@ use serde_json::{Value, json};
 
 use super::{
     args::{Mode, Resolution, State},
-    client::Client,
+    client,
     files::{self, NewFile},
     order,
     outcome::{Answer, Exit, Problem},
     progress::Bar,
     text,
 };
-use crate::service::api::{self, Failure, Line, PreflightReport, Request, Sealed, Summary};
+use crate::service::{
+    api::{self, Failure, Line, PreflightReport, Request, Sealed, Summary},
+    client::MAX_LINE,
+    seal,
+};
 
 /// How long a question may take, and what moves sessions.
 const QUESTION: Duration = Duration::from_secs(30);
 const WORK: Duration = Duration::from_secs(600);
 
-/// Format of a file with a sealed session.
-const SEALED: &str = "cxtp-sealed-session/1";
-/// Longest such file: a context in hexadecimal and then some.
-const MAX_SEALED: usize = 16 << 20;
+/// Longest file with a sealed session: one line of the control API.
+const MAX_SEALED: usize = MAX_LINE;
 
 /// Where the daemon is and how long it may take.
 pub(super) struct Daemon {
@@ -41,7 +43,7 @@ pub(super) struct Daemon {
 impl Daemon {
     fn question<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Problem> {
         let timeout = self.timeout.unwrap_or(QUESTION);
-        Client::send(&self.socket, Some(timeout), request)?.answer(|_| ())
+        client::ask(&self.socket, timeout, request, |_| ())
     }
 
     fn work<T: DeserializeOwned>(
@@ -51,7 +53,7 @@ impl Daemon {
     ) -> Result<T, Problem> {
         let bar = Bar::new(verb);
         let timeout = self.timeout.unwrap_or(WORK);
-        Client::send(&self.socket, Some(timeout), request)?.answer(|line| bar.take(&line))
+        client::ask(&self.socket, timeout, request, |line| bar.take(&line))
     }
 
     pub(super) fn status(&self) -> Result<Answer, Problem> {
@@ -82,11 +84,10 @@ impl Daemon {
 
     pub(super) fn sessions(&self, state: Option<State>) -> Result<Answer, Problem> {
         let timeout = self.timeout.unwrap_or(QUESTION);
-        let client = Client::send(&self.socket, Some(timeout), &Request::Sessions)?;
         let wanted =
             |session: &api::Session| state.is_none_or(|state| session.state == state.as_str());
         let mut sessions = Vec::new();
-        let last: Value = client.answer(|line| {
+        let last: Value = client::ask(&self.socket, timeout, &Request::Sessions, |line| {
             if let Line::Sessions(chunk) = line {
                 sessions.extend(chunk.into_iter().filter(wanted));
             }
@@ -197,7 +198,7 @@ impl Daemon {
             problem
         })?;
         let octets = serde_json::to_string(&sealed).map_err(|error| {
-            Problem::foreign(format!("the sealed session has no JSON form: {error}"))
+            Problem::file(format!("the sealed session has no JSON form: {error}"))
         })?;
         if let Err(mut problem) = file.write(format!("{octets}\n").as_bytes()) {
             // It works once, and it is sealed: better on a screen than nowhere.
@@ -231,11 +232,12 @@ impl Daemon {
                 path.display()
             ))
         })?;
-        if sealed.format != SEALED {
+        if sealed.format != seal::FORMAT {
             return Err(Problem::file(format!(
-                "{} has the format `{}`; this cxtpctl reads `{SEALED}`",
+                "{} has the format `{}`; this cxtpctl reads `{}`",
                 path.display(),
-                sealed.format
+                sealed.format,
+                seal::FORMAT
             )));
         }
         let facts = json!({

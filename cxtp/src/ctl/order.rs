@@ -21,9 +21,8 @@ use super::{
     outcome::{Answer, Exit, Problem},
     text,
 };
+use crate::service::seal::{from_hex, to_hex};
 
-/// What precedes the claims under the signature.
-const LABEL: &[u8] = b"cxtp/1 order";
 /// Longest file with an order.
 const MAX_ORDER: usize = 1 << 20;
 
@@ -51,12 +50,12 @@ pub(super) fn issue(args: &OrderArgs) -> Result<Answer, Problem> {
         target: args.to.clone(),
         expires,
     };
-    let order = sign(&key, claims)?;
-    let octets = codec::encode(&order).map_err(|error| {
-        Problem::usage(format!("the order {error}: issue several with fewer sessions each"))
-    })?;
+    let too_large =
+        || Problem::usage("the order is too large: issue several with fewer sessions each");
+    let order = Order::sign(claims, &key).ok_or_else(too_large)?;
+    let octets = codec::encode(&order).map_err(|_| too_large())?;
     let mut file = NewFile::create(&args.out, files::PRIVATE)?;
-    file.write(format!("{}\n", text::hex(&octets).as_str()).as_bytes())?;
+    file.write(format!("{}\n", to_hex(&octets).as_str()).as_bytes())?;
     file.keep();
 
     let at = args.out.display().to_string();
@@ -85,7 +84,7 @@ pub(super) fn issue(args: &OrderArgs) -> Result<Answer, Problem> {
 pub(super) fn read(path: &Path) -> Result<String, Problem> {
     let octets = files::read(path, MAX_ORDER)?;
     let digits = String::from_utf8_lossy(&octets).trim().to_owned();
-    let order = text::unhex(&digits).and_then(|octets| codec::decode::<Order>(&octets).ok());
+    let order = from_hex(&digits).and_then(|octets| codec::decode::<Order>(&octets).ok());
     match order {
         Some(_) => Ok(digits),
         None => Err(Problem::file(format!(
@@ -93,13 +92,6 @@ pub(super) fn read(path: &Path) -> Result<String, Problem> {
             path.display()
         ))),
     }
-}
-
-fn sign(key: &Ed25519KeyPair, claims: OrderClaims) -> Result<Order, Problem> {
-    let encoded = codec::encode(&claims)
-        .map_err(|error| Problem::usage(format!("what is ordered {error}")))?;
-    let signature = key.sign(&[LABEL, &encoded].concat()).as_ref().to_vec();
-    Ok(Order { claims, signature })
 }
 
 fn read_key(path: &Path) -> Result<Ed25519KeyPair, Problem> {

@@ -118,11 +118,6 @@ impl Problem {
     pub(super) fn file(detail: impl Into<String>) -> Self {
         Self::new(Exit::NotDone, "file", detail)
     }
-
-    /// The daemon answers what this tool does not understand.
-    pub(super) fn foreign(detail: impl Into<String>) -> Self {
-        Self::new(Exit::Unreachable, "not-understood", detail)
-    }
 }
 
 impl From<Refused> for Problem {

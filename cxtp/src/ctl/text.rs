@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
 
 /// Text that came from elsewhere, without what could steer a terminal.
 pub(super) fn clean(text: &str) -> String {
@@ -113,30 +112,6 @@ pub(super) fn scalar(value: &Value) -> String {
         Value::Null => "none".to_owned(),
         other => other.to_string(),
     }
-}
-
-/// Octets in hexadecimal; wiped when dropped, since they may be a key.
-pub(super) fn hex(octets: &[u8]) -> Zeroizing<String> {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
-    // The whole size at once: a string that grows leaves copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(2 * octets.len()));
-    for octet in octets {
-        text.push(digit(octet >> 4));
-        text.push(digit(octet & 0xf));
-    }
-    text
-}
-
-/// The octets that hexadecimal digits stand for.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let value = |digit: &u8| char::from(*digit).to_digit(16);
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match pair {
-            [high, low] => u8::try_from(value(high)? << 4 | value(low)?).ok(),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! `watch`: events as they happen.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::ControlFlow,
+};
 
 use super::{
-    client::Client,
+    client,
     commands::Daemon,
     outcome::{Answer, Exit, Problem},
     text,
@@ -13,29 +16,32 @@ use crate::service::api::{Event, Line, Request};
 /// Prints events, one a line, until `count` have come, the time given with
 /// `--timeout` is over, or the reader goes away.
 pub(super) fn watch(daemon: &Daemon, count: Option<u64>) -> Result<Answer, Problem> {
-    let mut client = Client::send(&daemon.socket, daemon.timeout, &Request::Watch)?;
-    let mut seen = 0;
-    while count.is_none_or(|count| seen < count) {
-        let event = match client.next() {
-            Ok(Line::Event(event)) => event,
-            Ok(Line::Done(_)) => break,
-            Ok(_) => continue,
-            // To watch for some time is a whim, not a failure; to wait for
-            // events that did not come is one.
-            Err(problem) if problem.exit == Exit::TimedOut && count.is_none() => break,
-            Err(problem) => return Err(problem),
-        };
-        seen += 1;
+    let mut left = count;
+    let mut written = Ok(());
+    let watched = client::follow(&daemon.socket, daemon.timeout, &Request::Watch, |line| {
+        let Line::Event(event) = line else { return ControlFlow::Continue(()) };
         let line = if daemon.json { json_line(&event) } else { human_line(&event) };
-        match writeln!(io::stdout().lock(), "{line}") {
-            Ok(()) => (),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            Err(error) => {
-                return Err(Problem::file(format!("stdout cannot be written: {error}")));
-            }
+        written = writeln!(io::stdout().lock(), "{line}");
+        left = left.map(|left| left.saturating_sub(1));
+        if written.is_err() || left == Some(0) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
+    });
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Problem::file(format!("stdout cannot be written: {error}")));
+        }
+        _ => (),
     }
-    Ok(Answer::said())
+    match watched {
+        // To watch for some time is a wish fulfilled; to wait for events that do
+        // not come is a failure.
+        Err(problem) if problem.exit == Exit::TimedOut && count.is_none() => Ok(Answer::said()),
+        Err(problem) => Err(problem),
+        Ok(_) => Ok(Answer::said()),
+    }
 }
 
 fn json_line(event: &Event) -> String {

@@ -70,7 +70,7 @@ fn config(args: &ConfigArgs) -> Result<String, Problem> {
             return Err(Problem::usage(format!("--peer {name}: a gateway is not its own peer")));
         }
         put(format_args!("\n[peers.{}]", quoted(name.as_str())));
-        put(format_args!("address = {}", quoted(&address.to_string())));
+        put(format_args!("address = {}", quoted(address)));
         put(format_args!("may_push = true"));
         put(format_args!("may_pull = {}", args.allow_pull));
         if args.allow_pull {

@@ -8,12 +8,12 @@
 pub(super) mod config;
 
 use std::{
+    fmt::Display,
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::Path,
 };
 
-use hpke::{Kem, Serializable, kem::X25519HkdfSha256};
 use protocol_spec::id::{Identity, Name, Role};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -21,14 +21,13 @@ use rcgen::{
 };
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
-use zeroize::Zeroizing;
 
 use super::{
     args::RoleArg,
     files::{self, NewFiles, PRIVATE, PUBLIC},
     outcome::{Answer, Exit, Problem},
-    text,
 };
+use crate::service::seal::{SealKey, to_hex};
 
 /// The authority's name: the same in each, since its key tells it from others.
 const AUTHORITY: &str = "CXTP test authority";
@@ -67,16 +66,19 @@ pub(super) fn issue(dir: &Path, role: RoleArg, name: &Name, days: u16) -> Result
     files.add(&at("key"), PRIVATE, key.serialize_pem())?;
     match identity.role {
         Role::Gateway => {
-            let (private, public) = X25519HkdfSha256::gen_keypair();
-            let mut octets = Zeroizing::new([0; 32]);
-            private.write_exact(octets.as_mut());
-            files.add(&at("seal.key"), PRIVATE, line(&text::hex(octets.as_slice())))?;
-            files.add(&at("seal.pub"), PUBLIC, line(&text::hex(&public.to_bytes())))?;
+            let key = SealKey::generate();
+            let public = key.public().map_err(failed)?;
+            files.add(&at("seal.key"), PRIVATE, key.to_text().as_bytes())?;
+            files.add(&at("seal.pub"), PUBLIC, format!("{public}\n"))?;
         }
         Role::Controller => {
             let key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
             files.add(&at("order.key"), PRIVATE, key.serialize_pem())?;
-            files.add(&at("order.pub"), PUBLIC, line(&text::hex(key.public_key_raw())))?;
+            files.add(
+                &at("order.pub"),
+                PUBLIC,
+                format!("{}\n", to_hex(key.public_key_raw()).as_str()),
+            )?;
         }
         Role::Client => (),
     }
@@ -84,15 +86,6 @@ pub(super) fn issue(dir: &Path, role: RoleArg, name: &Name, days: u16) -> Result
     let text = format!("{identity} for {days} days:\n  {}", names.join("\n  "));
     let facts = json!({"identity": identity.to_string(), "days": days, "files": names});
     Ok(Answer::done(text, &facts))
-}
-
-/// A line of its own, in a buffer of the right size: one that grows leaves copies
-/// of a key behind.
-fn line(text: &str) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(text.len() + 1);
-    octets.extend_from_slice(text.as_bytes());
-    octets.push(b'\n');
-    octets
 }
 
 fn authority_key(dir: &Path) -> Result<KeyPair, Problem> {
@@ -144,6 +137,6 @@ fn valid_for(days: u16) -> Result<CertificateParams, Problem> {
     Ok(params)
 }
 
-fn failed(error: rcgen::Error) -> Problem {
-    Problem::new(Exit::NotDone, "pki", format!("the certificate cannot be made: {error}"))
+fn failed(error: impl Display) -> Problem {
+    Problem::new(Exit::NotDone, "pki", format!("the key or certificate cannot be made: {error}"))
 }

@@ -35,13 +35,3 @@ fn an_outline_shows_what_is_nested() {
     let text = outline(&value);
     assert_eq!(text, "children:\n  -\n    left: none\n    spi: 1\nid: x\npools: none\n");
 }
-
-#[test]
-fn hexadecimal_digits_come_back() {
-    let octets: Vec<u8> = (0..=255).collect();
-    assert_eq!(unhex(&hex(&octets)), Some(octets));
-    assert_eq!(unhex("0aFf"), Some(vec![10, 255]));
-    for wrong in ["0", "0g", "+1", "\u{e4}"] {
-        assert_eq!(unhex(wrong), None, "{wrong:?}");
-    }
-}
