@@ -1,6 +1,7 @@
 //! Every command that speaks to the daemon: what it asks, what a person and a
 //! script get, and the exit code.
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod ctl_support;
 

@@ -1,5 +1,6 @@
 //! Help, manual pages and completions: all generated, all complete.
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod ctl_support;
 

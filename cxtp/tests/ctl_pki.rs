@@ -1,6 +1,7 @@
 //! `cxtpctl pki` and `order`: files with the right rights, certificates that
 //! rustls and webpki accept, orders that verify, and no key on any screen.
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod ctl_support;
 

@@ -1,5 +1,6 @@
 //! What goes wrong between `cxtpctl` and its user or its daemon, and what is said.
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod ctl_support;
 
