@@ -6,6 +6,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::service::api::{Line, Progress};
 
+/// The look of a bar.
+const TEMPLATE: &str = "{prefix} {bar:40} {pos}/{len} sessions, {msg}, {per_sec}, {eta} left";
+
 /// A bar that appears with the first line of progress.
 pub(super) struct Bar(ProgressBar);
 
@@ -18,10 +21,8 @@ impl Bar {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(None, target);
-        // The template is constant; a test draws with it.
-        if let Ok(style) = ProgressStyle::with_template(
-            "{prefix} {bar:40} {pos}/{len} sessions, {msg}, {per_sec}, {eta} left",
-        ) {
+        // The template is constant and a test reads it.
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style);
         }
         bar.set_prefix(verb);
@@ -47,3 +48,7 @@ impl Drop for Bar {
         self.0.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+#[path = "progress/tests.rs"]
+mod tests;
