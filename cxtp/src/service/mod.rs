@@ -2,3 +2,5 @@
 //! API.
 
 pub mod api;
+pub mod client;
+pub mod seal;
