@@ -5,4 +5,6 @@
 pub mod ctl;
 pub mod engine;
 #[cfg(feature = "service")]
+pub mod quic;
+#[cfg(feature = "service")]
 pub mod service;
