@@ -89,6 +89,49 @@ fn status_shows_the_daemon_its_sessions_and_its_peers() {
 }
 
 #[test]
+fn status_waits_until_all_is_up_if_told_so() {
+    let status = |gateway: &str, b: &str| Status {
+        name: "a".into(),
+        version: "0.1.0".into(),
+        pid: 1,
+        gateway_epoch: 1,
+        gateway: gateway.into(),
+        sessions: BTreeMap::new(),
+        batches: 0,
+        peers: BTreeMap::from([("b".into(), b.into())]),
+    };
+    let ran = FakeDaemon::answering(&[done(status("up", "up"))]).run(&["status", "--wait"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+
+    let daemon = FakeDaemon::answering(&[done(status("up", "no route"))]);
+    let ran = daemon.run(&["status", "--wait", "--timeout", "0.5", "--json"]);
+    assert_eq!(ran.code, 6);
+    let detail = ran.json()["error"]["detail"].as_str().unwrap().to_owned();
+    assert_eq!(detail, "within 0.5 s this did not come up: b: no route");
+
+    let refused = FakeDaemon::answering(&[Line::Error(refused("busy", "later"))]);
+    assert_eq!(refused.run(&["status", "--wait"]).code, 1, "asking again would not help");
+
+    // The daemon starts only after it was asked.
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let ran = ctl_support::run(
+        ["--socket", socket.to_str().unwrap(), "status", "--wait"]
+            .into_iter()
+            .chain(["--timeout", "0.2"]),
+    );
+    assert_eq!(ran.code, 3, "{ran:?}");
+    let waiting = std::process::Command::new(assert_cmd::cargo::cargo_bin!("cxtpctl"))
+        .args(["--socket", socket.to_str().unwrap(), "status", "--wait"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let daemon = FakeDaemon::answering(&[done(status("up", "up"))]);
+    std::os::unix::fs::symlink(daemon.socket(), &socket).unwrap();
+    assert!(waiting.wait_with_output().unwrap().status.success());
+}
+
+#[test]
 fn sessions_come_in_chunks_and_are_listed_in_order() {
     let chunks = [
         Line::Sessions(vec![session(2, "active"), session(9, "in-doubt")]),

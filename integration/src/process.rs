@@ -68,7 +68,7 @@ impl Role {
     fn run(self, args: Vec<OsString>) -> ExitCode {
         match self {
             Self::Gateway => gateway_plugin::embedded::gateway_main(args),
-            Self::User => todo!(),
+            Self::User => gateway_plugin::embedded::user_main(args),
             Self::Daemon => todo!("{args:?}"),
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => todo!(),

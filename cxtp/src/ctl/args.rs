@@ -44,7 +44,11 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// The daemon, its gateway, its peers, its sessions counted by state
-    Status,
+    Status {
+        /// Wait until the daemon answers and its gateway and all its peers are up
+        #[arg(long)]
+        wait: bool,
+    },
     /// Lists sessions
     Sessions {
         /// Only those in this state

@@ -12,6 +12,9 @@ use crate::service::{
     client::{ClientError, ControlClient},
 };
 
+/// Between two questions about the same.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Sends a request and gives each line before the answer to `on_line`, which may
 /// say that it has seen enough; then there is no answer.
 pub(super) fn follow(
@@ -20,19 +23,8 @@ pub(super) fn follow(
     request: &Request,
     on_line: impl FnMut(Line) -> ControlFlow<()>,
 ) -> Result<Option<Value>, Problem> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Problem::file(format!("the system gives no means to wait: {error}")))?;
-    runtime.block_on(async {
-        let exchange = exchange(socket, request, on_line);
-        match timeout {
-            None => exchange.await.map_err(|error| problem(socket, error)),
-            Some(timeout) => match tokio::time::timeout(timeout, exchange).await {
-                Ok(ended) => ended.map_err(|error| problem(socket, error)),
-                Err(_) => Err(too_late(timeout)),
-            },
-        }
+    in_time(timeout, async {
+        exchange(socket, request, on_line).await.map_err(|error| problem(socket, error))
     })
 }
 
@@ -47,8 +39,59 @@ pub(super) fn ask<T: DeserializeOwned>(
         on_line(line);
         ControlFlow::Continue(())
     })?;
-    serde_json::from_value(answer.unwrap_or_default())
-        .map_err(|error| not_understood(socket, &error.to_string()))
+    read(socket, answer.unwrap_or_default())
+}
+
+fn read<T: DeserializeOwned>(socket: &Path, answer: Value) -> Result<T, Problem> {
+    serde_json::from_value(answer).map_err(|error| not_understood(socket, &error.to_string()))
+}
+
+/// Asks again and again, also a daemon that is only starting, until `enough` says
+/// that an answer is. What comes too late is the last answer, or why there was none.
+pub(super) fn ask_until<T: DeserializeOwned>(
+    socket: &Path,
+    timeout: Duration,
+    request: &Request,
+    enough: impl Fn(&T) -> bool,
+) -> Result<T, (Problem, Option<T>)> {
+    let mut last = Err(too_late(timeout));
+    let asked = in_time(Some(timeout), async {
+        loop {
+            let answer = exchange(socket, request, |_| ControlFlow::Continue(())).await;
+            last = answer
+                .map_err(|error| problem(socket, error))
+                .and_then(|answer| read(socket, answer.unwrap_or_default()));
+            match &last {
+                Ok(answer) if enough(answer) => return Ok(()),
+                Err(problem) if problem.exit != Exit::Unreachable => return Ok(()),
+                _ => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        }
+    });
+    match (asked, last) {
+        (Ok(()), last) => last.map_err(|problem| (problem, None)),
+        (Err(late), Ok(answer)) => Err((late, Some(answer))),
+        (Err(_), Err(problem)) => Err((problem, None)),
+    }
+}
+
+/// Waits for `work`, but not longer than it may take.
+fn in_time<T>(
+    timeout: Option<Duration>,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::file(format!("the system gives no means to wait: {error}")))?;
+    runtime.block_on(async {
+        match timeout {
+            None => work.await,
+            Some(timeout) => {
+                tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(too_late(timeout)))
+            }
+        }
+    })
 }
 
 async fn exchange(

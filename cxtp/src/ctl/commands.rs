@@ -18,10 +18,11 @@ use super::{
     order,
     outcome::{Answer, Exit, Problem},
     progress::Bar,
+    report::{by_state, failures_table, not_listed, session_row, summed_up},
     text,
 };
 use crate::service::{
-    api::{self, Failure, Line, PreflightReport, Request, Sealed, Summary},
+    api::{self, Line, PreflightReport, Request, Sealed, Summary},
     client::MAX_LINE,
     seal,
 };
@@ -56,8 +57,8 @@ impl Daemon {
         client::ask(&self.socket, timeout, request, |line| bar.take(&line))
     }
 
-    pub(super) fn status(&self) -> Result<Answer, Problem> {
-        let status: api::Status = self.question(&Request::Status)?;
+    pub(super) fn status(&self, wait: bool) -> Result<Answer, Problem> {
+        let status = if wait { self.status_when_up() } else { self.question(&Request::Status) }?;
         let sessions = by_state(&status.sessions);
         let mut rows = vec![
             ["gateway", &status.name].map(str::to_owned),
@@ -80,6 +81,22 @@ impl Daemon {
             rows.push(["peers", "none"].map(str::to_owned));
         }
         Ok(Answer::done(text::columns(&rows), &status))
+    }
+
+    fn status_when_up(&self) -> Result<api::Status, Problem> {
+        let timeout = self.timeout.unwrap_or(QUESTION);
+        let up = |status: &api::Status| not_up(status).is_empty();
+        let asked = client::ask_until(&self.socket, timeout, &Request::Status, up);
+        asked.map_err(|(mut problem, last)| {
+            if let Some(last) = last {
+                problem.detail = format!(
+                    "within {} s this did not come up: {}",
+                    timeout.as_secs_f64(),
+                    not_up(&last).join(", ")
+                );
+            }
+            problem
+        })
     }
 
     pub(super) fn sessions(&self, state: Option<State>) -> Result<Answer, Problem> {
@@ -254,6 +271,16 @@ impl Daemon {
     }
 }
 
+/// Gateway and peers that are not up, and why.
+fn not_up(status: &api::Status) -> Vec<String> {
+    let gateway = ("the gateway", &status.gateway);
+    let peers = status.peers.iter().map(|(name, state)| (name.as_str(), state));
+    let all = std::iter::once(gateway).chain(peers);
+    all.filter(|(_, state)| *state != "up")
+        .map(|(name, state)| format!("{name}: {state}"))
+        .collect()
+}
+
 /// What a resolution risks, in words for the operator.
 fn risk(resolution: Resolution) -> &'static str {
     match resolution {
@@ -285,89 +312,6 @@ fn confirm(
         Ok(_) if answer.trim() == "yes" => Ok(()),
         Ok(_) => Err(Problem::new(Exit::NotDone, "not-confirmed", "nothing was changed")),
         Err(error) => Err(Problem::usage(format!("the terminal does not answer: {error}"))),
-    }
-}
-
-fn session_row(session: &api::Session) -> [String; 6] {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    [
-        session.session.clone(),
-        session.state.clone(),
-        session.epoch.to_string(),
-        session.generation.to_string(),
-        or_dash(&session.with),
-        or_dash(&session.reason),
-    ]
-}
-
-/// `12 sessions: 10 active, 2 in-doubt`.
-fn by_state(states: &BTreeMap<String, usize>) -> String {
-    let counts: Vec<_> = states
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(state, count)| format!("{count} {state}"))
-        .collect();
-    let all = text::sessions(states.values().sum());
-    if counts.is_empty() { all } else { text::clean(&format!("{all}: {}", counts.join(", "))) }
-}
-
-/// The end of a batch, for a person and for a script.
-fn summed_up(summary: &Summary) -> Answer {
-    let mut text = failures_table(&summary.failures);
-    let mut parts = vec![format!("{} moved", summary.moved)];
-    for (count, word) in [
-        (summary.refused, "refused"),
-        (summary.aborted, "aborted"),
-        (summary.in_doubt, "in doubt"),
-        (summary.lost, "lost"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {word}"));
-        }
-    }
-    text.push_str(&format!("{}: {}\n", text::sessions(summary.sessions), parts.join(", ")));
-    if summary.moved > 0 {
-        text.push_str(&format!(
-            "gap: half within {}, 99 % within {}, longest {}\n",
-            text::micros(summary.gap_us_p50),
-            text::micros(summary.gap_us_p99),
-            text::micros(summary.gap_us_max)
-        ));
-    }
-    text.push_str(&format!("batch {}\n", text::clean(&summary.batch)));
-    let failed = summary.refused + summary.aborted + summary.in_doubt + summary.lost;
-    text.push_str(&not_listed(failed, summary.failures.len()));
-    if summary.in_doubt > 0 {
-        text.push_str(
-            "in doubt: the target is asked on; `cxtpctl sessions --state in-doubt` lists them, \
-             `cxtpctl resolve` ends it by your word\n",
-        );
-    }
-    Answer::new(Exit::of_batch(summary), text, summary)
-}
-
-fn failures_table(failures: &[Failure]) -> String {
-    if failures.is_empty() {
-        return String::new();
-    }
-    let rows: Vec<_> = failures
-        .iter()
-        .map(|failure| {
-            [
-                failure.session.clone(),
-                failure.outcome.clone(),
-                failure.reason.status.clone(),
-                failure.reason.detail.clone(),
-            ]
-        })
-        .collect();
-    text::table(["SESSION", "OUTCOME", "STATUS", "REASON"], &rows)
-}
-
-fn not_listed(failed: usize, listed: usize) -> String {
-    match failed.saturating_sub(listed) {
-        0 => String::new(),
-        more => format!("{more} more did not move and are not listed\n"),
     }
 }
 

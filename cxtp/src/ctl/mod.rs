@@ -14,6 +14,7 @@ mod outcome;
 mod pages;
 mod pki;
 mod progress;
+mod report;
 mod text;
 mod watch;
 
@@ -51,7 +52,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(cli: Cli) -> Result<Answer, Problem> {
     let daemon = Daemon { socket: cli.socket, timeout: cli.timeout, json: cli.json };
     match cli.command {
-        Command::Status => daemon.status(),
+        Command::Status { wait } => daemon.status(wait),
         Command::Sessions { state } => daemon.sessions(state),
         Command::Show { session } => daemon.show(session),
         Command::Transfer { which, to, mode } => daemon.transfer(which.into_ids(), &to, mode),
