@@ -1,1 +1,3 @@
-//! integration
+//! The proof: what checks the other crates as a whole.
+
+pub mod world;
