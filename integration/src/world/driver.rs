@@ -180,7 +180,8 @@ impl World {
         }
     }
 
-    fn fact(&mut self, session: SessionId, change: impl FnOnce(&mut Facts)) {
+    /// Changes the truth about a session.
+    pub(super) fn fact(&mut self, session: SessionId, change: impl FnOnce(&mut Facts)) {
         if let Some(facts) = self.facts.get_mut(&session) {
             change(facts);
         }

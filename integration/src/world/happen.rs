@@ -95,11 +95,8 @@ impl World {
         part.news.clear();
         part.journal.unsynced.clear();
         part.journal.settled.clear();
-        let unheard = mem::take(&mut part.answers).iter().any(|a| matches!(a, Answer::Lost));
-        if unheard {
-            // Nobody is left who could report what died with the gateway.
-            self.facts.values_mut().filter(|f| f.harmed).for_each(|f| f.reported_lost = true);
-        }
+        part.answers.clear();
+        self.forget(node);
         for link in self.links.iter_mut().filter(|link| link.joins(node)) {
             let link = link.edit();
             link.up = false;
@@ -107,21 +104,34 @@ impl World {
         }
     }
 
+    /// What died with a gateway, was never moved before and is in no journal, is
+    /// known to the daemon beside that gateway alone: with both of them gone
+    /// nobody is left who could report it.
+    fn forget(&mut self, node: usize) {
+        let (nodes, journal) = (&self.nodes, &self.nodes[node].journal.durable);
+        let held = |session: &SessionId| nodes.iter().any(|n| n.gateway.snapshot(*session).is_ok());
+        self.facts
+            .iter_mut()
+            .filter(|(session, facts)| {
+                facts.harmed && !held(session) && !journal.contains_key(session)
+            })
+            .for_each(|(_, facts)| facts.reported_lost = true);
+    }
+
     /// A gateway process dies.
     pub(super) fn lose_gateway(&mut self, node: usize) {
         let part = self.nodes[node].edit();
         let GatewayModel { sessions } = mem::take(&mut part.gateway);
+        // A daemon that was not told yet what there was cannot report it.
+        let unlisted = part.orders.iter().any(|order| matches!(order, Order::List))
+            || part.answers.iter().any(|answer| matches!(answer, Answer::Listed(_)));
         part.news.clear();
         part.answers.push_back(Answer::Lost);
-        for (session, held) in sessions {
-            // What is only staged is still somewhere else, until it is claimed.
-            let staged = matches!(held.state, SessionState::Staged { .. });
-            if staged && !part.journal.claims(session) {
-                continue;
-            }
-            if let Some(facts) = self.facts.get_mut(&session) {
+        for session in sessions.into_keys() {
+            self.fact(session, |facts| {
                 facts.harmed = true;
-            }
+                facts.reported_lost |= unlisted;
+            });
         }
     }
 

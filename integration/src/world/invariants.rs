@@ -8,13 +8,14 @@
 
 use std::fmt;
 
+use cxtp::engine::Standing;
 use protocol_spec::{
     id::{Generation, SessionId},
     transfer::SessionState,
 };
 
 use super::{
-    World,
+    Node, World,
     gateway_model::{Held, Window},
     setup::number_of,
 };
@@ -195,6 +196,9 @@ impl World {
                 .enumerate()
                 .filter_map(|(i, node)| Some((i, node.gateway.sessions.get(session)?)))
                 .collect();
+            let stands = |node: &Node| Some(node.engine.as_ref()?.session(*session)?.standing);
+            let reported_lost = facts.reported_lost
+                || self.nodes.iter().any(|node| stands(node) == Some(Standing::Lost));
             // A target that never answers again leaves a doubt behind, for good.
             let in_doubt = facts.reported_in_doubt && self.nodes.iter().any(|node| node.fenced);
             let owner = holders.iter().find(|(_, held)| held.state == SessionState::Active);
@@ -208,14 +212,17 @@ impl World {
             }
             match owner {
                 _ if facts.ended => Ok(()),
-                None if facts.reported_lost && facts.harmed => Ok(()),
+                None if reported_lost && facts.harmed => Ok(()),
                 None if in_doubt => Ok(()),
                 None if facts.stays_at.is_some() && !facts.harmed => {
                     violated(Invariant::I5, "its transfer ended and no gateway has it".to_owned())
                 }
-                None => violated(
+                None => {
+                    violated(Invariant::I3, format!("no owner; reported lost: {reported_lost}"))
+                }
+                Some((at, _)) if stands(&self.nodes[*at]) != Some(Standing::Active) => violated(
                     Invariant::I3,
-                    format!("no owner; reported lost: {}", facts.reported_lost),
+                    format!("{} uses it and its daemon does not know", self.nodes[*at].name),
                 ),
                 Some((at, held)) if held.sa.next().is_none() => violated(
                     Invariant::I3,

@@ -142,18 +142,6 @@ pub struct Tally {
     pub accused: u64,
 }
 
-impl Journal {
-    /// Whether *active* is written down for the session, or may be.
-    fn claims(&self, session: SessionId) -> bool {
-        let unsynced = self.unsynced.iter().flat_map(|(_, records)| records);
-        self.durable
-            .get(&session)
-            .into_iter()
-            .chain(unsynced)
-            .any(|record| matches!(record, Record::Active { .. }) && record.session() == session)
-    }
-}
-
 /// Lines kept at least for whoever reads along.
 const LINES: usize = 400;
 

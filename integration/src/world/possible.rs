@@ -169,7 +169,7 @@ impl World {
                 Some(Order::Activate(all)) => all.len(),
                 Some(Order::Resume(all)) => all.len(),
                 Some(Order::Release(all)) => all.len(),
-                Some(Order::Discard(all)) => all.len(),
+                // The trait allows no refusal of the others.
                 _ => 0,
             };
             steps.extend((0..small(entries)).map(|entry| Step::Refuse(n, entry)));
