@@ -37,7 +37,7 @@ fn a_line_of_the_log_is_caught_with_its_level() {
     assert_eq!((log.loud(), log.leak()), (1, None));
     tracing::trace!(target: "cxtp::test", key = ?[KEY_MARK; 16], "a slip");
     assert!(log.leak().unwrap().contains("a slip"));
-    assert_eq!(log.loud(), 1, "a line that nobody gets without asking");
+    assert_eq!(log.loud(), 1, "a warning");
 }
 
 #[test]

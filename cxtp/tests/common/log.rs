@@ -21,7 +21,7 @@ static SUBSCRIBER: Once = Once::new();
 struct Log {
     lines: VecDeque<String>,
     octets: usize,
-    /// Lines of at least INFO, which an operator gets without asking.
+    /// Warnings and errors.
     loud: usize,
     leak: Option<String>,
 }
@@ -36,7 +36,7 @@ impl Log {
         if leaks_key(&line) {
             self.leak.get_or_insert_with(|| line.clone());
         }
-        if [Level::ERROR, Level::WARN, Level::INFO].iter().any(|level| is_at(&line, *level)) {
+        if is_at(&line, Level::ERROR) || is_at(&line, Level::WARN) {
             self.loud += 1;
         }
         self.octets += line.len();
@@ -95,7 +95,7 @@ impl Capture {
         log.lines.iter().any(|line| fits(&line))
     }
 
-    /// Lines that an operator gets without asking for more.
+    /// How many warnings and errors there were.
     pub(crate) fn loud(&self) -> usize {
         LOG.lock().unwrap().loud
     }
@@ -105,11 +105,11 @@ impl Capture {
         LOG.lock().unwrap().leak.clone()
     }
 
-    /// The last lines of at least INFO, for the message of a test that fails.
+    /// The last lines, but for the finest, for the message of a test that fails.
     pub(crate) fn tail(&self) -> String {
         let log = LOG.lock().unwrap();
-        let loud = log.lines.iter().filter(|line| !line.trim_start().starts_with("TRACE"));
-        let all: Vec<_> = loud.map(String::as_str).collect();
+        let lines = log.lines.iter().filter(|line| !is_at(line, Level::TRACE));
+        let all: Vec<_> = lines.map(String::as_str).collect();
         all[all.len().saturating_sub(60)..].join("\n")
     }
 }

@@ -13,20 +13,19 @@ mod log;
 mod memory;
 mod panics;
 mod pki;
-mod say;
-//mod world;
+pub(crate) mod say;
+mod world;
 
 use std::{future::Future, time::Duration};
 
 pub(crate) use self::{
     gateway::ModelGateway,
-    hostile::{Closed, Hostile, Link, Talk},
+    hostile::{Closed, Hostile, Link, Stream, Talk},
     log::{Capture, KEY_MARK, leaks_key},
     memory::Memory,
     panics::Panics,
     pki::{Paper, Pki},
-    say::{frame, id, pushed},
-    //world::{Daemon, World},
+    world::{CARL, Daemon, EVE, MAX_STAGED, REQUEST_RATE, STALL, World},
 };
 
 /// How long a test waits for anything before it fails.

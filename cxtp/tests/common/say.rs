@@ -19,6 +19,11 @@ pub(crate) fn id(number: u64) -> [u8; 16] {
     octets
 }
 
+/// Hexadecimal digits.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
 /// A frame as it is written, whatever it claims.
 pub(crate) fn frame(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap();
