@@ -3,4 +3,6 @@
 
 pub mod engine;
 #[cfg(feature = "service")]
+pub mod quic;
+#[cfg(feature = "service")]
 pub mod service;
