@@ -23,6 +23,7 @@ use super::{Paper, say, within};
 /// A peer, with the certificate that it shows.
 pub(crate) struct Hostile {
     endpoint: Endpoint,
+    crypto: Arc<QuicClientConfig>,
     to: SocketAddr,
 }
 
@@ -99,15 +100,32 @@ impl Hostile {
     }
 
     fn with_tls(tls: rustls::ClientConfig, to: SocketAddr) -> Self {
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let mut transport = TransportConfig::default();
-        // It stays for as long as it is let.
-        transport.keep_alive_interval(Some(Duration::from_millis(200)));
-        transport.max_idle_timeout(Some(Duration::from_secs(20).try_into().unwrap()));
+        let crypto = Arc::new(QuicClientConfig::try_from(tls).unwrap());
+        let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut hostile = Self { endpoint, crypto, to };
+        hostile.behave(transport());
+        hostile
+    }
+
+    fn behave(&mut self, transport: TransportConfig) {
+        let mut config = ClientConfig::new(Arc::clone(&self.crypto) as Arc<_>);
         config.transport_config(Arc::new(transport));
-        let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-        endpoint.set_default_client_config(config);
-        Self { endpoint, to }
+        self.endpoint.set_default_client_config(config);
+    }
+
+    /// The same, with room for so many octets that it does not read.
+    pub(crate) fn reading_only(mut self, octets: u32) -> Self {
+        let mut transport = transport();
+        transport.receive_window(octets.into()).stream_receive_window(octets.into());
+        self.behave(transport);
+        self
+    }
+
+    /// Says the first word of a handshake and goes away without another.
+    pub(crate) async fn begin_and_leave(&self) {
+        let connecting = self.endpoint.connect(self.to, "gateway").unwrap();
+        // Long enough for the first datagram to leave.
+        let _ = tokio::time::timeout(Duration::from_millis(1), connecting).await;
     }
 
     /// Connects, as far as QUIC and TLS go for now: the daemon has perhaps not
@@ -198,25 +216,35 @@ impl Stream {
     }
 }
 
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    // It stays for as long as it is let.
+    transport.keep_alive_interval(Some(Duration::from_millis(200)));
+    transport.max_idle_timeout(Some(Duration::from_secs(20).try_into().unwrap()));
+    transport
+}
+
 async fn closed(connection: &Connection) -> Closed {
     within("the daemon to close the connection", connection.closed()).await.into()
 }
 
-/// The next message of a stream, `None` where it ends in whatever way.
-async fn hear(receive: &mut RecvStream) -> Option<Message> {
-    within("the daemon to answer", async {
-        loop {
-            let mut header = [0; HEADER];
-            receive.read_exact(&mut header).await.ok()?;
-            let header = Header::from_octets(header).unwrap();
-            let mut body = vec![0; header.length as usize];
-            receive.read_exact(&mut body).await.ok()?;
-            if let Some(message) = Message::from_parts(header, &body).unwrap() {
-                return Some(message);
-            }
+/// The next message of a stream, `None` where it ends in whatever way. A caller
+/// that gives up in the middle of a message has lost its place.
+pub(crate) async fn heard(receive: &mut RecvStream) -> Option<Message> {
+    loop {
+        let mut header = [0; HEADER];
+        receive.read_exact(&mut header).await.ok()?;
+        let header = Header::from_octets(header).unwrap();
+        let mut body = vec![0; header.length as usize];
+        receive.read_exact(&mut body).await.ok()?;
+        if let Some(message) = Message::from_parts(header, &body).unwrap() {
+            return Some(message);
         }
-    })
-    .await
+    }
+}
+
+async fn hear(receive: &mut RecvStream) -> Option<Message> {
+    within("the daemon to answer", heard(receive)).await
 }
 
 /// Talks to whoever answers.

@@ -20,7 +20,7 @@ use std::{future::Future, time::Duration};
 
 pub(crate) use self::{
     gateway::ModelGateway,
-    hostile::{Closed, Hostile, Link, Stream, Talk},
+    hostile::{Closed, Hostile, Link, Stream, Talk, heard},
     log::{Capture, KEY_MARK, leaks_key},
     memory::Memory,
     panics::Panics,

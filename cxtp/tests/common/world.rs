@@ -218,6 +218,8 @@ heartbeat_ms = 100
 stall_ms = {stall}
 [transfer]
 request_rate = {REQUEST_RATE}
+request_retry_ms = 300
+retry_max_ms = 2000
 [controllers.noc]
 public_key = "{controller}"
 [peers.{EVE}]
