@@ -45,7 +45,7 @@ fn memory_that_was_taken_and_given_back_is_seen() {
     let memory = Memory::watch();
     let mut octets = vec![0_u8; 64 << 20];
     octets.iter_mut().step_by(4096).for_each(|octet| *octet = 1);
-    assert!(octets.iter().any(|octet| *octet == 1));
+    assert!(octets.contains(&1));
     assert!(memory.growth_mib() >= 60);
     drop(octets);
     assert!(memory.growth_mib() >= 60);

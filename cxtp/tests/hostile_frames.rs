@@ -1,5 +1,6 @@
 //! Octets that are not what the protocol says, from a peer that may connect.
 #![cfg(feature = "service")]
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
@@ -105,9 +106,10 @@ async fn what_a_later_version_puts_into_the_header_is_ignored() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_type_that_is_critical_closes_the_link() {
-    let all = [("with a body", say::frame(FUTURE, CRITICAL, b"?")), ("without", {
-        say::frame(FUTURE, CRITICAL, &[])
-    })];
+    let all = [
+        ("with a body", say::frame(FUTURE, CRITICAL, b"?")),
+        ("without", { say::frame(FUTURE, CRITICAL, &[]) }),
+    ];
     close_the_link(&all, UNKNOWN_CRITICAL, &["unknown", "critical", "0x7e"]).await;
 }
 
@@ -148,7 +150,10 @@ async fn a_length_of_gigabytes_closes_the_link_before_anything_is_allocated() {
         ("4 GiB", header(Kind::Pctd, u32::MAX)),
         ("2 GiB", header(Kind::Ctar, 1 << 31)),
         ("one octet more", header(Kind::Query, most + 1)),
-        ("of an unknown type", say::frame(FUTURE, 0, &[])[..4].iter().chain(&[0xff; 4]).copied().collect()),
+        (
+            "of an unknown type",
+            say::frame(FUTURE, 0, &[])[..4].iter().chain(&[0xff; 4]).copied().collect(),
+        ),
     ];
     close_the_link(&all, TOO_LONG, &["claims a body of"]).await;
 }

@@ -1,5 +1,6 @@
 //! Peers that are not who they should be, or do what their role does not allow.
 #![cfg(feature = "service")]
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 

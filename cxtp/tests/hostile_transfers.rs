@@ -1,6 +1,7 @@
 //! Transfers as an evil gateway would have them, from a peer that may connect and
 //! may send sessions.
 #![cfg(feature = "service")]
+#![expect(clippy::expect_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
@@ -8,9 +9,7 @@ use common::{CARL, EVE, MAX_STAGED, Stream, World, say, until};
 use protocol_spec::{
     context::{Context, ReplayWindow},
     id::{BatchId, Generation, RequestId, SessionEpoch, SessionId},
-    message::{
-        Ctc, Ctdr, CtdrEntry, Grant, Message, Query, QueryAnswer, TargetState,
-    },
+    message::{Ctc, Ctdr, CtdrEntry, Grant, Message, Query, QueryAnswer, TargetState},
     status::{Refusal, Status},
 };
 use tracing::Level;

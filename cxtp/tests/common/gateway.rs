@@ -275,9 +275,9 @@ impl GatewayPlugin for ModelGateway {
 
     fn extend(&mut self, orders: Vec<Extend>) -> Result<PerSession<()>, Fault> {
         let mut state = self.state();
-        let all = orders.iter().map(|order| {
-            (order.session, state.held(order.session, Some(order.epoch)).map(|_| ()))
-        });
+        let all = orders
+            .iter()
+            .map(|order| (order.session, state.held(order.session, Some(order.epoch)).map(|_| ())));
         Ok(all.collect())
     }
 }

@@ -51,10 +51,7 @@ pub(crate) struct Stream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
     /// By the protocol, with its code.
-    Told {
-        code: u64,
-        reason: String,
-    },
+    Told { code: u64, reason: String },
     /// By TLS or QUIC.
     Refused(String),
 }
