@@ -112,11 +112,21 @@ pub enum IkeSecrets {
         nonce_responder: Vec<u8>,
         /// Diffie-Hellman shared secrets, more than one with RFC 9370.
         shared: Vec<KeyMaterial>,
-        /// SK_d of the SA that this one replaced by rekeying.
-        old_sk_d: Option<KeyMaterial>,
+        /// The SA that this one replaced by rekeying.
+        replaced: Option<ReplacedSa>,
     },
     /// The keys of RFC 7296 section 2.14.
     Keys(IkeKeys),
+}
+
+/// What a rekeyed IKE SA still needs of the one that it replaced: the rekeying
+/// was computed with the old SA's key and function (RFC 7296 section 2.18).
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct ReplacedSa {
+    /// Its pseudo-random function, transform type 2.
+    pub prf: u16,
+    /// Its SK_d.
+    pub sk_d: KeyMaterial,
 }
 
 /// The seven keys of an IKE SA (RFC 7296 section 2.14).

@@ -40,6 +40,9 @@ pub struct EngineConfig {
     pub grant_span: u64,
     /// CTAR and CT-Req taken from one peer in a second.
     pub request_rate: u32,
+    /// The guard that is taken out.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<super::Sabotage>,
 }
 
 /// What one peer may do.
@@ -80,6 +83,8 @@ impl EngineConfig {
             tombstone: Duration::from_secs(24 * 3600),
             grant_span: limits::GRANT_SPAN,
             request_rate: limits::CT_REQUEST_RATE,
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
         }
     }
 }

@@ -339,7 +339,7 @@ pub enum Event {
 }
 
 /// The result of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchSummary {
     /// Which batch.
     pub batch: BatchId,

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 use protocol_spec::{
     id::{BatchId, GatewayEpoch, Name, SessionEpoch, SessionId},
     status::Refusal,
-    transfer::{Finals, GrantedRange},
+    transfer::{Finals, GrantedRange, SaRef},
 };
 
 /// The newest record of a session replaces the older ones.
@@ -24,6 +24,9 @@ pub enum Record {
         target: Name,
         /// The numbers granted: a forced resume goes above them.
         grants: Vec<GrantedRange>,
+        /// It was handed out as a file: the target may not have heard of it yet
+        /// and is not asked, since its honest answer would end the transfer.
+        by_file: bool,
     },
     /// Source: the target said that it never will; the session goes on here
     /// under this epoch.
@@ -32,6 +35,9 @@ pub enum Record {
         session: SessionId,
         /// The ownership under which it goes on.
         epoch: SessionEpoch,
+        /// First numbers that may be used, where the target may have used lower
+        /// ones; so that the resume can be done again.
+        from: Vec<(SaRef, u64)>,
     },
     /// Source: the target is active; the session is or will be released. A
     /// tombstone.
@@ -66,6 +72,9 @@ pub enum Record {
         epoch: SessionEpoch,
         /// From whom it would have come.
         source: Name,
+        /// The newest ownership that this gateway ever had of the session, so
+        /// that a former owner who asks about an older one hears the truth.
+        owned: Option<SessionEpoch>,
     },
     /// The session ended or was lost here, in whatever way.
     Ended {

@@ -14,9 +14,28 @@
 //! The engine never holds key material beyond one call: contexts pass through it
 //! from an input to an output.
 
+mod arrival;
+mod authority;
+mod batch;
 mod config;
+mod deadlines;
+mod departure;
+mod inbound;
 mod io;
 mod journal;
+mod machine;
+mod offer;
+mod operator;
+mod outbox;
+mod peers;
+mod preflight;
+mod recovery;
+mod sabotage;
+mod session;
+pub mod source;
+pub mod table;
+pub mod target;
+mod views;
 
 pub use config::{EngineConfig, PeerPolicy};
 pub use io::{
@@ -24,3 +43,7 @@ pub use io::{
     Reply, Resolution, StageOrder,
 };
 pub use journal::{Record, Recovered};
+pub use machine::Engine;
+#[cfg(feature = "sabotage")]
+pub use sabotage::Sabotage;
+pub use views::{Progress, SessionView, Standing};

@@ -2,3 +2,6 @@
 //! API.
 
 pub mod api;
+pub mod client;
+pub mod config;
+pub mod seal;

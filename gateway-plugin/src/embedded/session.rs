@@ -13,7 +13,7 @@ use std::{
 use protocol_spec::{
     context::{
         ChildSa, Context, Direction, IkeKeys, IkeSa, IkeSecrets, InboundSa, Lifetime, Load,
-        OutboundSa, Prefix,
+        OutboundSa, Prefix, ReplacedSa,
     },
     id::{BatchId, Generation, Name, SessionEpoch, SessionId},
     status::{Refusal, Status},
@@ -581,12 +581,14 @@ pub(crate) fn duplicate(context: &Context) -> Context {
 
 fn duplicate_ike(ike: &IkeSa) -> IkeSa {
     let secrets = match &ike.secrets {
-        IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, old_sk_d } => {
+        IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, replaced } => {
             IkeSecrets::Seed {
                 nonce_initiator: nonce_initiator.clone(),
                 nonce_responder: nonce_responder.clone(),
                 shared: shared.iter().map(|key| key.duplicate()).collect(),
-                old_sk_d: old_sk_d.as_ref().map(|key| key.duplicate()),
+                replaced: replaced
+                    .as_ref()
+                    .map(|old| ReplacedSa { prf: old.prf, sk_d: old.sk_d.duplicate() }),
             }
         }
         IkeSecrets::Keys(keys) => IkeSecrets::Keys(IkeKeys {

@@ -1,0 +1,72 @@
+//! State tables as data: what a table answers, and how it is written down.
+
+use std::fmt::{Debug, Write};
+
+/// What an event does to a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<S> {
+    /// It leads here; entering has its own acts.
+    To(S),
+    /// It is late, or repeated, and changes nothing.
+    Ignored,
+    /// It cannot happen here: whoever caused it did what is not allowed.
+    Refused,
+}
+
+/// A table: one machine's states, events and steps.
+pub trait Table {
+    /// Where something stands.
+    type State: Copy + Debug + PartialEq + 'static;
+    /// What happens to it.
+    type Event: Copy + Debug + PartialEq + 'static;
+    /// Every state, in the order of a good day; the first is where it begins.
+    const STATES: &'static [Self::State];
+    /// Every event.
+    const EVENTS: &'static [Self::Event];
+    /// States that nothing leaves.
+    const ENDS: &'static [Self::State];
+    /// The table itself.
+    fn step(state: Self::State, event: Self::Event) -> Step<Self::State>;
+}
+
+/// Every cell, one state a paragraph and one event a line.
+pub fn cells<T: Table>() -> String {
+    let mut text = String::new();
+    for state in T::STATES {
+        let _ = writeln!(text, "{state:?}");
+        for event in T::EVENTS {
+            let cell = match T::step(*state, *event) {
+                Step::To(next) => format!("-> {next:?}"),
+                Step::Ignored => "ignored".to_owned(),
+                Step::Refused => "refused".to_owned(),
+            };
+            let _ = writeln!(text, "  {:<14} {cell}", format!("{event:?}"));
+        }
+    }
+    text
+}
+
+/// The machine as a mermaid state diagram. Events that lead from one state to
+/// the same other one share an arrow.
+pub fn diagram<T: Table>() -> String {
+    let mut text = String::from("stateDiagram-v2\n");
+    if let Some(first) = T::STATES.first() {
+        let _ = writeln!(text, "    [*] --> {first:?}");
+    }
+    for from in T::STATES {
+        for to in T::STATES {
+            let events: Vec<String> = T::EVENTS
+                .iter()
+                .filter(|event| T::step(*from, **event) == Step::To(*to))
+                .map(|event| format!("{event:?}"))
+                .collect();
+            if !events.is_empty() {
+                let _ = writeln!(text, "    {from:?} --> {to:?}: {}", events.join(", "));
+            }
+        }
+        if T::ENDS.contains(from) {
+            let _ = writeln!(text, "    {from:?} --> [*]");
+        }
+    }
+    text
+}

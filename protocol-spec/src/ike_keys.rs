@@ -1,0 +1,122 @@
+//! Pseudo-random functions of IKEv2 and the one key that the protocol makes from
+//! them: SK_d, from which the key of an authorization token is derived.
+
+use ring::hmac;
+use zeroize::Zeroizing;
+
+use crate::{
+    context::{IkeSa, IkeSecrets, ReplacedSa},
+    key::KeyMaterial,
+};
+
+/// A pseudo-random function by its IANA number (IKEv2 parameters, transform
+/// type 2). Only those built on HMAC; their preferred key is as long as their
+/// output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prf(hmac::Algorithm);
+
+impl Prf {
+    /// The function with this number, or `None` for one that is not built on
+    /// HMAC-SHA1 (2), HMAC-SHA2-256 (5), -384 (6) or -512 (7).
+    pub fn from_number(number: u16) -> Option<Self> {
+        //= spec CXTP-7.1-3
+        Some(Self(match number {
+            2 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            5 => hmac::HMAC_SHA256,
+            6 => hmac::HMAC_SHA384,
+            7 => hmac::HMAC_SHA512,
+            _ => return None,
+        }))
+    }
+
+    /// Octets of its output and of its preferred key.
+    pub fn octets(self) -> usize {
+        self.0.digest_algorithm().output_len()
+    }
+
+    /// `prf(key, data)`, with the data given in parts.
+    pub fn apply(self, key: &[u8], parts: &[&[u8]]) -> KeyMaterial {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(self.0, key));
+        parts.iter().for_each(|part| context.update(part));
+        KeyMaterial::new(context.sign().as_ref().to_vec())
+    }
+
+    /// The first `octets` of `prf+(key, seed)` (RFC 7296 section 2.13), or `None`
+    /// for more than its 255 blocks hold.
+    pub fn expand(self, key: &[u8], seed: &[&[u8]], octets: usize) -> Option<KeyMaterial> {
+        // Full size from the start: a growing buffer would leave copies behind.
+        let blocks = octets.div_ceil(self.octets());
+        let mut stream = Zeroizing::new(Vec::with_capacity(blocks * self.octets()));
+        let mut block = KeyMaterial::new(Vec::new());
+        for number in 1..=blocks {
+            let number = [u8::try_from(number).ok()?];
+            let parts: Vec<&[u8]> = [block.expose()]
+                .into_iter()
+                .chain(seed.iter().copied())
+                .chain([number.as_slice()])
+                .collect();
+            block = self.apply(key, &parts);
+            stream.extend_from_slice(block.expose());
+        }
+        stream.truncate(octets);
+        Some(KeyMaterial::new(std::mem::take(&mut *stream)))
+    }
+}
+
+impl IkeSa {
+    /// SK_d, from which Child SAs' keys and the token key are made: as it stands
+    /// in the context, or derived from the seed (RFC 7296 sections 2.14 and 2.18,
+    /// RFC 9370 section 2.2.2). `None` for a pseudo-random function that this
+    /// crate does not have, for a seed without shared secret, and for the seed of
+    /// an IKEv1 SA, whose derivation is another one.
+    pub fn sk_d(&self) -> Option<KeyMaterial> {
+        match &self.secrets {
+            IkeSecrets::Keys(keys) => Some(keys.sk_d.duplicate()),
+            IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, replaced }
+                if self.version == 2 =>
+            {
+                let prf = Prf::from_number(self.transforms.prf)?;
+                let nonces = [nonce_initiator.as_slice(), nonce_responder.as_slice()];
+                self.derive(prf, nonces, shared, replaced.as_ref())
+            }
+            IkeSecrets::Seed { .. } => None,
+        }
+    }
+
+    fn derive(
+        &self,
+        prf: Prf,
+        [initiator, responder]: [&[u8]; 2],
+        shared: &[KeyMaterial],
+        replaced: Option<&ReplacedSa>,
+    ) -> Option<KeyMaterial> {
+        let (first, further) = shared.split_first()?;
+        let spis = [self.spi_initiator.to_be_bytes(), self.spi_responder.to_be_bytes()];
+        let [spi_initiator, spi_responder] = &spis;
+        let expand = |seed: &KeyMaterial| {
+            let parts = [initiator, responder, spi_initiator.as_slice(), spi_responder.as_slice()];
+            prf.expand(seed.expose(), &parts, prf.octets())
+        };
+        let Some(replaced) = replaced else {
+            let both = Zeroizing::new([initiator, responder].concat());
+            let mut sk_d = expand(&prf.apply(&both, &[first.expose()]))?;
+            // Each further exchange makes all keys anew from the ones before it.
+            for secret in further {
+                let parts = [secret.expose(), initiator, responder];
+                sk_d = expand(&prf.apply(sk_d.expose(), &parts))?;
+            }
+            return Some(sk_d);
+        };
+        // A rekeying belongs to the old SA, so the old SA's function makes the
+        // seed; the further exchanges of a rekeying go into that one seed.
+        let parts: Vec<&[u8]> = [first.expose(), initiator, responder]
+            .into_iter()
+            .chain(further.iter().map(KeyMaterial::expose))
+            .collect();
+        let seed = Prf::from_number(replaced.prf)?.apply(replaced.sk_d.expose(), &parts);
+        expand(&seed)
+    }
+}
+
+#[cfg(test)]
+mod tests;
