@@ -1,6 +1,8 @@
 //! The embedded gateway does what every body must do, in process and behind its
 //! socket; and the suite notices bodies that do not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 #[path = "common/bench.rs"]
 mod bench;
 mod common;

@@ -1,5 +1,7 @@
 //! What becomes of single packets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{

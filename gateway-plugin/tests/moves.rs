@@ -1,5 +1,7 @@
 //! Moves between two embedded gateways under traffic, by plugin calls alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{activate, all, name, pair, pause, stage, transfer, until};

@@ -1,5 +1,7 @@
 //! The gateway as a process of its own: lost, replaced, reconnected, abused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{

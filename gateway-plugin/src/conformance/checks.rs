@@ -152,10 +152,13 @@ fn admission_changes_nothing(suite: &mut Suite<'_>) -> Finding {
     holds("the reason is a collision", collisions.contains(&refusal.status))
 }
 
+/// What is spoilt in an order, how it is to be refused, and the spoiling.
+type Spoil = (&'static str, Status, fn(&mut Stage));
+
 fn stage_refusals(suite: &mut Suite<'_>) -> Finding {
     let session = suite.harness.provision()?;
     let before = suite.list(Target)?.len();
-    let spoil: [(&str, Status, fn(&mut Stage)); 4] = [
+    let spoil: [Spoil; 4] = [
         ("an unknown transform", Status::NoTransform, |order| {
             order.context.children.iter_mut().for_each(|c| c.transforms.encryption = 0xfff0);
         }),
