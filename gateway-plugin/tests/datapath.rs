@@ -151,6 +151,7 @@ fn other_datagrams_in_the_port_are_told_apart() {
     assert!((1..=60).contains(&told), "told {told} times");
 }
 
+// proves CXTP-6.3-2
 #[test]
 fn what_is_held_is_bounded() {
     let (mut a, mut b) = pair(|config| config.held_in_all = 700);
@@ -176,6 +177,7 @@ fn what_is_held_is_bounded() {
     }
     until("the second queue", || b.counters().held + b.counters().dropped_held == 900);
     assert_eq!(b.counters().held, 700);
+    assert_eq!((b.counters().sealed, b.counters().opened), (0, 0), "nothing passes while staged");
     let epoch = SessionEpoch(1);
     all(b.discard(ids.iter().map(|id| Discard { session: *id, epoch }).collect()).unwrap());
     until("their return", || a.counters().sealed == 700);

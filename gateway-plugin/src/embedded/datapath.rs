@@ -200,6 +200,7 @@ impl Gateway {
 
     /// Whether packets pass here.
     fn in_use(&self, guts: &Guts) -> bool {
+        //= spec CXTP-6.3-2
         match guts.phase {
             Phase::Active => true,
             Phase::Paused(_) | Phase::Released { .. } => {
