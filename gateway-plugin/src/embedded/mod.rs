@@ -17,6 +17,7 @@ mod process;
 mod random;
 mod session;
 mod table;
+mod user;
 pub mod window;
 mod wire;
 
@@ -27,3 +28,7 @@ pub use config::{GatewayConfig, Sabotage};
 pub use counters::Counters;
 pub use gateway::{Addresses, EmbeddedGateway};
 pub use process::GatewayServer;
+pub use user::{
+    Counts, FleetConfig, FleetReport, Gap, SessionReport, SessionShape, UserFleet, Wire,
+    WireObserver, user_main,
+};
