@@ -573,6 +573,15 @@ impl Pair {
         self.run();
     }
 
+    /// Takes out the messages that are held back.
+    pub fn take_held(&mut self) -> Vec<Message> {
+        let message = |(_, output)| match output {
+            Output::Send { message, .. } => Some(message),
+            _ => None,
+        };
+        self.held.drain(..).filter_map(message).collect()
+    }
+
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
