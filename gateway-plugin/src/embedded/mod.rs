@@ -30,5 +30,5 @@ pub use gateway::{Addresses, EmbeddedGateway};
 pub use process::GatewayServer;
 pub use user::{
     Counts, FleetConfig, FleetReport, Gap, SessionReport, SessionShape, UserFleet, Wire,
-    WireObserver,
+    WireObserver, user_main,
 };
