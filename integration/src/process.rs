@@ -66,7 +66,7 @@ impl Role {
             Self::Gateway => gateway_plugin::embedded::gateway_main(args),
             Self::Daemon => todo!("{args:?}"),
             Self::Control => cxtp::ctl::main(args),
-            Self::Measured => todo!(),
+            Self::Measured => crate::measure::measured_main(args),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Traffic between end users and gateways over the wire, without any daemon.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{thread, time::Duration};
 
 use gateway_plugin::{
@@ -82,7 +84,7 @@ fn moved_by_hand(sabotage: Option<&str>) -> (Figures, Tally) {
     let wire = Wire::start(&rig.sites.each_ref().map(|site| site.addresses.outer)).unwrap();
     let mut fleet = Fleet::start(&rig, &wire, 200, 0, 50, NAMES).unwrap();
     let [mut a, mut b] =
-        rig.sites.each_ref().map(|site| RemoteGateway::connect(&site.plugin).unwrap());
+        rig.sites.each_ref().map(|site| RemoteGateway::connect(&site.home.plugin).unwrap());
     fleet.begin();
     fleet.pass(Duration::from_secs(5)).unwrap();
     move_all(&mut a, &mut b, rig.sites.each_ref().map(|site| site.name));
