@@ -16,3 +16,4 @@ pub mod rig;
 pub mod stats;
 pub mod verify;
 pub mod wire;
+pub mod world;

@@ -92,7 +92,9 @@ impl Shared {
             let Some(incoming) = incoming else { return };
             let address = incoming.remote_address();
             let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-                tracing::warn!(%address, "refused a connection: too many handshakes at a time");
+                if let Some(unsaid) = self.refusals.say() {
+                    tracing::warn!(%address, unsaid, "refused a connection: too many handshakes at a time");
+                }
                 incoming.refuse();
                 continue;
             };
@@ -111,8 +113,10 @@ impl Shared {
                 };
                 let greeted = greeted.await;
                 drop(permit);
-                if let Err(ended) = greeted.and_then(|greeted| shared.join(greeted)) {
-                    tracing::warn!(%address, reason = ended.reason, "refused a connection");
+                if let Err(ended) = greeted.and_then(|greeted| shared.join(greeted))
+                    && let Some(unsaid) = shared.refusals.say()
+                {
+                    tracing::warn!(%address, reason = ended.reason, unsaid, "refused a connection");
                 }
             });
         }

@@ -25,6 +25,7 @@ use super::{
     Inbound,
     close::{Code, Ended},
     frames::{Room, StreamError, read_message, write_frame},
+    seldom::Seldom,
 };
 
 /// Messages that wait for one connection of one peer. A peer that lets more
@@ -135,7 +136,13 @@ impl Writer {
             None => None,
             Some(batch) => match batches.entry(batch) {
                 Entry::Occupied(stream) => stream.into_mut().as_mut(),
-                Entry::Vacant(vacant) => vacant.insert(self.open().await?).as_mut(),
+                Entry::Vacant(vacant) if matches!(message, Message::Pctd(_)) => {
+                    vacant.insert(self.open().await?).as_mut()
+                }
+                // Only we begin batches of our own. What we answer to one whose
+                // stream is gone goes on the shared stream: a peer could else
+                // make us open, and remember, as many as it likes.
+                Entry::Vacant(_) => None,
             },
         };
         write_message(stream.unwrap_or(&mut self.shared), message, self.stall).await?;
@@ -225,6 +232,8 @@ pub(super) struct Reader {
     pub(super) inbound: mpsc::Sender<Inbound>,
     /// The lane's own [`Writer`].
     pub(super) writer: mpsc::Sender<Outbound>,
+    /// Bounds what is said about lost streams.
+    pub(super) lost: Arc<Seldom>,
 }
 
 impl Reader {
@@ -278,7 +287,9 @@ impl Reader {
                 }
                 Err(StreamError::Stalled) => {
                     let id = stream.id();
-                    tracing::warn!(peer = %self.from, stream = %id, "reset a stream that stalled");
+                    if let Some(unsaid) = self.lost.say() {
+                        tracing::warn!(peer = %self.from, stream = %id, unsaid, "reset a stream that stalled");
+                    }
                     let code = VarInt::from_u32(Code::Stalled as u32);
                     let _ = stream.stop(code);
                     if let Some(answers) = &mut answers {
@@ -287,7 +298,9 @@ impl Reader {
                     break;
                 }
                 Err(StreamError::Reset(code)) => {
-                    tracing::warn!(peer = %self.from, code, "the peer gave up a stream");
+                    if let Some(unsaid) = self.lost.say() {
+                        tracing::warn!(peer = %self.from, code, unsaid, "the peer gave up a stream");
+                    }
                     break;
                 }
                 Err(error @ StreamError::Gone(_)) => return Err(Ended::lost(error)),

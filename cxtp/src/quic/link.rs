@@ -25,6 +25,7 @@ use super::{
     frames::Room,
     hello::Greeted,
     lane::{Backlog, Outbound, QUEUE, Reader, Writer},
+    seldom::Seldom,
 };
 
 /// Octets of messages of one peer that are read and not handled yet.
@@ -128,6 +129,7 @@ impl Starting {
         let capabilities = control.hello.capabilities.clone();
         let mut lanes = Vec::with_capacity(2);
         let room = Room::new(ROOM);
+        let lost = Arc::new(Seldom::default());
         let mut lane = |greeted: Greeted| {
             let (queue, receiver) = mpsc::channel(QUEUE);
             let (opened, to_read) = mpsc::channel(OPENED);
@@ -146,6 +148,7 @@ impl Starting {
                 stall: surroundings.stall,
                 inbound: surroundings.inbound.clone(),
                 writer: queue.clone(),
+                lost: Arc::clone(&lost),
             };
             lanes.push((writer, reader, greeted.receive, to_read));
             LaneHandle { connection: greeted.connection, queue, backlog }

@@ -13,6 +13,7 @@ mod frames;
 mod hello;
 mod lane;
 mod link;
+pub(crate) mod seldom;
 pub mod tls;
 
 use std::{
@@ -41,6 +42,7 @@ use self::{
     connections::Connections,
     hello::Door,
     link::Surroundings,
+    seldom::Seldom,
     tls::Credentials,
 };
 use crate::service::config::TransportTimes;
@@ -112,6 +114,8 @@ struct Shared {
     door: Door,
     times: TransportTimes,
     connections: Connections,
+    /// Bounds what is said about connections that were refused.
+    refusals: Seldom,
     surroundings: Surroundings,
     tracker: TaskTracker,
     cancel: CancellationToken,
@@ -152,6 +156,7 @@ impl Transport {
             door,
             times: setup.times,
             connections,
+            refusals: Seldom::default(),
             surroundings,
             tracker: TaskTracker::new(),
             cancel: CancellationToken::new(),
