@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 /// much again is room for the lists that are open at a time.
 const CLAIM: usize = 12 * crate::limits::MAX_BODY;
 
+//= spec CXTP-3.2-1
 const CONFIG: Configuration<LittleEndian, Varint, Limit<CLAIM>> = config();
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that configures bincode")]

@@ -14,6 +14,8 @@ pub mod check;
 pub mod codec;
 pub mod context;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod ike_keys;
 pub mod key;

@@ -70,6 +70,10 @@ macro_rules! messages {
                 match self { $(Self::$name(_) => Kind::$name,)* }
             }
 
+            // Structures and enums are encoded as they are declared: the order of
+            // fields and variants is the wire's.
+            //= spec CXTP-3.3-1
+            //= spec CXTP-3.3-2
             fn encode_after_header(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
                 match self { $(Self::$name(body) => codec::encode_after(HEADER, body),)* }
             }
@@ -81,6 +85,7 @@ macro_rules! messages {
     };
 }
 
+//= spec CXTP-4.1-1
 messages! {
     /// Context Transfer Activate Request: a client or controller asks a gateway
     /// to have sessions moved.

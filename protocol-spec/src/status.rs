@@ -26,7 +26,7 @@ impl Refusal {
     /// A refusal with its explanation.
     pub fn new(status: Status, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
-        //= spec CXTP-8.1-2
+        //= spec CXTP-8.2-2
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
         Self { status, detail }
     }
@@ -150,7 +150,7 @@ impl Encode for Status {
 }
 
 impl<C> Decode<C> for Status {
-    //= spec CXTP-8.1-1
+    //= spec CXTP-8.2-1
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         u16::decode(decoder).map(Self::from_code)
     }

@@ -236,22 +236,31 @@ impl Engine {
         all: Vec<(SessionId, SessionEpoch, Result<Generation, Refusal>)>,
     ) {
         for (id, epoch, result) in all {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
-            let Place::Coming(arrival) = &mut session.place else { continue };
-            if arrival.epoch != epoch {
-                continue;
-            }
+            let arrival = match self.sessions.get_mut(&id).map(|session| &mut session.place) {
+                Some(Place::Coming(arrival)) if arrival.epoch == epoch => arrival,
+                // A gateway that was lost may come back and do what was ordered
+                // before; nobody waits for it any more.
+                _ => {
+                    if result.is_ok() {
+                        self.core.outbox.discard.push((id, epoch));
+                    }
+                    continue;
+                }
+            };
             let event = match result {
-                Ok(generation) => {
+                Ok(_) => {
                     arrival.installed = true;
-                    session.generation = generation;
                     TargetEvent::Installed
                 }
-                Err(refusal) => {
-                    arrival.reason.get_or_insert(refusal);
+                Err(ref refusal) => {
+                    arrival.reason.get_or_insert_with(|| refusal.clone());
                     TargetEvent::NotInstalled
                 }
             };
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            if let Ok(generation) = result {
+                session.generation = generation;
+            }
             let _ = self.core.target(id, session, event);
             self.forget(id);
         }

@@ -203,7 +203,7 @@ fn binding(session: SessionId, source: &Name, target: &Name) -> Vec<u8> {
     octets
 }
 
-pub(super) fn to_hex(octets: &[u8]) -> Zeroizing<String> {
+pub(crate) fn to_hex(octets: &[u8]) -> Zeroizing<String> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = Zeroizing::new(String::with_capacity(octets.len() * 2 + 1));
     for octet in octets {
@@ -214,7 +214,7 @@ pub(super) fn to_hex(octets: &[u8]) -> Zeroizing<String> {
     text
 }
 
-pub(super) fn from_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn from_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     if !text.len().is_multiple_of(2) {
         return None;
     }

@@ -124,7 +124,7 @@ fn the_alpn_names_the_version() {
     assert_eq!(ALPN, format!("cxtp/{VERSION}").as_bytes());
 }
 
-// proves CXTP-8.1-2
+// proves CXTP-8.2-2
 #[test]
 fn an_explanation_is_cut_at_256_octets_and_a_longer_one_refused() {
     let cut = Refusal::new(Status::Busy, "ä".repeat(200));
@@ -137,7 +137,7 @@ fn an_explanation_is_cut_at_256_octets_and_a_longer_one_refused() {
     assert_eq!(read, Err(BadFrame::Body { kind: Kind::Bye, reason: Malformed::BadValue }));
 }
 
-// proves CXTP-8.1-1
+// proves CXTP-8.2-1
 #[test]
 fn a_status_from_a_newer_registry_is_kept() {
     for code in [0x00, 0x11, 0xff, 0x1ff, 0xfffe] {
