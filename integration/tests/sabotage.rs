@@ -17,7 +17,9 @@ fn trap(guard: Sabotage) -> (Setup, Invariant) {
     let none = Budget::default();
     match guard {
         Sabotage::ResumeOnTimeoutAfterCommit => (one(Budget { all: 1, delays: 1, ..none }), I1),
-        Sabotage::ActivateBeforeJournal => (one(Budget { all: 1, crashes: 1, ..none }), I1),
+        Sabotage::ActivateBeforeJournal => {
+            (one(Budget { all: 2, writes: 1, delays: 1, ..none }), I1)
+        }
         Sabotage::BaseTooLow => (one(Budget { traffic: 1, ..none }), I2),
         Sabotage::OldEpochAccepted => {
             (small::there_and_back().budget(Budget { all: 2, replays: 2, ..none }), I1)

@@ -199,8 +199,10 @@ impl World {
             let stands = |node: &Node| Some(node.engine.as_ref()?.session(*session)?.standing);
             let reported_lost = facts.reported_lost
                 || self.nodes.iter().any(|node| stands(node) == Some(Standing::Lost));
-            // A target that never answers again leaves a doubt behind, for good.
-            let in_doubt = facts.reported_in_doubt && self.nodes.iter().any(|node| node.fenced);
+            // A target that was switched off leaves a doubt behind, for good; of
+            // what it had taken over already, whoever did that knows.
+            let switched_off = self.nodes.iter().any(|node| node.fenced);
+            let in_doubt = facts.reported_in_doubt && switched_off;
             let owner = holders.iter().find(|(_, held)| held.state == SessionState::Active);
             if let Some((at, held)) = holders
                 .iter()
@@ -213,7 +215,7 @@ impl World {
             match owner {
                 _ if facts.ended => Ok(()),
                 None if reported_lost && facts.harmed => Ok(()),
-                None if in_doubt => Ok(()),
+                None if in_doubt || (switched_off && facts.harmed) => Ok(()),
                 None if facts.stays_at.is_some() && !facts.harmed => {
                     violated(Invariant::I5, "its transfer ended and no gateway has it".to_owned())
                 }

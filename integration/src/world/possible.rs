@@ -147,7 +147,7 @@ impl World {
         let writing = budget.writes > 0 && !node.journal.unsynced.is_empty();
         for (possible, step) in [
             (budget.crashes > 0, Step::Crash(n)),
-            (budget.fences > 0, Step::Fence(n)),
+            (budget.fences > 0 && !self.setup.homes.contains(&usize::from(n)), Step::Fence(n)),
             (budget.gateways > 0, Step::LoseGateway(n)),
             (writing, Step::FailWrite(n, false)),
             (writing, Step::FailWrite(n, true)),

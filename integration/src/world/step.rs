@@ -66,7 +66,8 @@ pub enum Step {
     FailWrite(u8, bool),
     /// A deadline passes although there is other work to do.
     Delay(u8),
-    /// A gateway is switched off for good, with its daemon and its sessions.
+    /// A gateway where no session began is switched off for good, with its
+    /// daemon and what it holds.
     Fence(u8),
     /// A peer sends final data for a session that it never had.
     Lie {

@@ -35,7 +35,7 @@ fn world(name: &'static str, homes: &[usize], errands: Vec<Errand>) -> Setup {
         homes: homes.to_vec(),
         errands,
         budget: ONE_OF_EACH,
-        horizon: Duration::from_secs(120),
+        horizon: Duration::from_secs(600),
         tune: |_: &mut EngineConfig| {},
         sabotage: None,
     }
