@@ -3,7 +3,7 @@
 
 use cxtp::engine::{Event, GatewayCommand, GatewayReply, Input, Output, StageOrder};
 use protocol_spec::{
-    id::{Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
+    id::{BatchId, Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
     message::Message,
     status::{Refusal, Status},
     transfer::{Finals, Outcome, SaRef, SessionStatus},
@@ -144,17 +144,20 @@ impl World {
     /// Takes note of what an engine tells.
     fn note(&mut self, node: usize, event: Event) {
         match event {
-            Event::TransferBegun { session, .. } => self.fact(session, |f| f.stays_at = None),
-            Event::Taken { session, .. } => self.fact(session, |f| f.stays_at = None),
-            Event::TransferEnded { session, outcome, .. } => match outcome {
+            Event::TransferBegun { session, batch, .. } => self.fact(session, |facts| {
+                facts.moving = Some(batch);
+                facts.stays_at = None;
+            }),
+            Event::Taken { session, .. } => self.fact(session, |facts| facts.stays_at = None),
+            Event::TransferEnded { session, outcome, batch } => match outcome {
                 Outcome::Moved { .. } => self.tally.moved += 1,
                 Outcome::Refused(_) => {
                     self.tally.refused += 1;
-                    self.stays(node, session);
+                    self.stays(node, session, batch);
                 }
                 Outcome::Aborted(_) => {
                     self.tally.aborted += 1;
-                    self.stays(node, session);
+                    self.stays(node, session, batch);
                 }
                 Outcome::InDoubt => self.fact(session, |f| f.reported_in_doubt = true),
                 Outcome::Lost(_) => self.fact(session, |f| f.reported_lost = true),
@@ -172,12 +175,15 @@ impl World {
         }
     }
 
-    /// A transfer ended without a move at its source. (One that was asked for
-    /// where the session was not says nothing.)
-    fn stays(&mut self, node: usize, session: SessionId) {
-        if self.nodes[node].gateway.snapshot(session).is_ok() {
-            self.fact(session, |f| f.stays_at = Some(node));
-        }
+    /// A transfer ended without a move at its source. (One that never began,
+    /// since another one was running, says nothing.)
+    fn stays(&mut self, node: usize, session: SessionId, batch: BatchId) {
+        let holds = self.nodes[node].gateway.snapshot(session).is_ok();
+        self.fact(session, |facts| {
+            if holds && facts.moving == Some(batch) {
+                facts.stays_at = Some(node);
+            }
+        });
     }
 
     /// Changes the truth about a session.
@@ -322,7 +328,7 @@ pub fn heard(answer: Answer) -> GatewayReply {
 /// A line of debug output, cut to what a person reads.
 pub fn brief(value: &impl std::fmt::Debug) -> String {
     let mut text = format!("{value:?}");
-    if let Some((cut, _)) = text.char_indices().nth(160) {
+    if let Some((cut, _)) = text.char_indices().nth(900) {
         text.truncate(cut);
         text.push('…');
     }

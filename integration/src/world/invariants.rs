@@ -10,7 +10,7 @@ use std::fmt;
 
 use cxtp::engine::Standing;
 use protocol_spec::{
-    id::{Generation, SessionId},
+    id::{BatchId, Generation, SessionId},
     transfer::SessionState,
 };
 
@@ -99,6 +99,8 @@ pub struct Facts {
     /// An operator made it go on elsewhere than where it was used last: its
     /// Message IDs and inbound window are lost, as the operator was told.
     pub forced: bool,
+    /// The last transfer that was begun.
+    pub moving: Option<BatchId>,
     /// The last transfer ended without a move: the session stays here.
     pub stays_at: Option<usize>,
 }

@@ -144,12 +144,13 @@ impl Run {
         while self.steps < self.extent.steps {
             self.steps += 1;
             self.world.budget = NO_LIMIT;
+            self.world.horizon = self.world.now + Duration::from_secs(100);
             self.pass_time();
             match self.rng.below(1000) {
-                0..720 => self.something_pending()?,
-                720..950 => self.traffic()?,
-                950..975 => self.life()?,
-                975..990 => self.operator(),
+                0..600 => self.something_pending()?,
+                600..900 => self.traffic()?,
+                900..920 => self.life()?,
+                920..960 => self.operator(),
                 _ => self.fault()?,
             }
         }
@@ -250,10 +251,11 @@ impl Run {
         if source == target || held.is_empty() {
             return;
         }
-        let share = 1 + self.rng.below(held.len());
+        // A few, mostly, so that many batches are under way.
+        let most = if self.rng.chance(100) { held.len() } else { held.len().min(8) };
+        let share = 1 + self.rng.below(most);
         let first = self.rng.below(held.len());
-        let sessions: Vec<_> =
-            held.iter().cycle().skip(first).take(share.min(held.len())).copied().collect();
+        let sessions: Vec<_> = held.iter().cycle().skip(first).take(share).copied().collect();
         let mode = match self.rng.chance(300) {
             true => TransferMode::Reactive,
             false => TransferMode::Predictive,
@@ -277,7 +279,7 @@ impl Run {
         // Restarts take a moment, so crashes must not be as frequent as steps.
         match self.rng.pick(&steps).copied() {
             Some(Step::Crash(_)) if self.rng.chance(700) => Ok(()),
-            Some(Step::LoseGateway(_)) if self.rng.chance(900) => Ok(()),
+            Some(Step::LoseGateway(_)) if self.rng.chance(500) => Ok(()),
             Some(step) => take(&mut self.world, step),
             None => Ok(()),
         }
