@@ -37,7 +37,7 @@ fn trap(guard: Sabotage) -> (Setup, Invariant) {
 
 fn springs(guard: Sabotage) {
     let (setup, invariant) = trap(guard);
-    let limit = Limit { states: 2_000_000, depth: 400 };
+    let limit = Limit { states: 2_000_000, depth: 400, deep: false };
     let whole = search(&setup, limit);
     assert!(whole.found.is_none(), "with the guard nothing may break:\n{whole}");
     let report = search(&setup.without(guard), limit);

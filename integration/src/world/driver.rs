@@ -1,8 +1,9 @@
 //! The driver of the world: it feeds the engines and does what they want, as
 //! `cxtp::service` does, but one small step at a time.
 
-use cxtp::engine::{Event, GatewayCommand, GatewayReply, Input, Output, StageOrder};
+use cxtp::engine::{Event, GatewayCommand, GatewayReply, Input, Output, Reply, StageOrder};
 use protocol_spec::{
+    codec,
     id::{BatchId, Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
     message::Message,
     status::{Refusal, Status},
@@ -113,6 +114,13 @@ impl World {
             Output::Event(event) => {
                 self.say(|| format!("    {name} tells {}", brief(&event)));
                 self.note(node, event);
+            }
+            Output::Reply { reply: Reply::Exported(export), .. } => {
+                self.say(|| format!("    {name} hands out {}", label(export.context.session)));
+                match codec::encode(&*export) {
+                    Ok(octets) => self.files.push(octets.as_slice().into()),
+                    Err(_) => self.break_engine(node, "hands out what is too large"),
+                }
             }
             Output::Reply { reply, .. } => self.say(|| format!("    {name} replies {reply:?}")),
         }

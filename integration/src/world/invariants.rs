@@ -94,6 +94,8 @@ pub struct Facts {
     pub harmed: bool,
     /// Some engine reported it lost.
     pub reported_lost: bool,
+    /// An operator wanted it as a file.
+    pub exported: bool,
     /// Some engine reported it in doubt.
     pub reported_in_doubt: bool,
     /// An operator made it go on elsewhere than where it was used last: its
@@ -201,10 +203,12 @@ impl World {
             let stands = |node: &Node| Some(node.engine.as_ref()?.session(*session)?.standing);
             let reported_lost = facts.reported_lost
                 || self.nodes.iter().any(|node| stands(node) == Some(Standing::Lost));
-            // A target that was switched off leaves a doubt behind, for good; of
-            // what it had taken over already, whoever did that knows.
+            // A target that was switched off leaves a doubt behind, for good, and so
+            // does a file that nobody puts to use; of what the target had taken over
+            // already, whoever switched it off knows.
             let switched_off = self.nodes.iter().any(|node| node.fenced);
-            let in_doubt = facts.reported_in_doubt && switched_off;
+            let doubted = self.nodes.iter().any(|node| stands(node) == Some(Standing::InDoubt));
+            let in_doubt = doubted && (switched_off || facts.exported);
             let owner = holders.iter().find(|(_, held)| held.state == SessionState::Active);
             if let Some((at, held)) = holders
                 .iter()

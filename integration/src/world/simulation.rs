@@ -92,9 +92,11 @@ const NO_LIMIT: Budget = Budget {
     lies: 0,
     rekeys: u8::MAX,
     ends: u8::MAX,
+    relists: u8::MAX,
     cancels: u8::MAX,
     bursts: u8::MAX,
     traffic: u8::MAX,
+    imports: u8::MAX,
 };
 
 /// Shorter times than by default, so that a run sees many of them pass.
@@ -246,6 +248,12 @@ impl Run {
             }
             return;
         }
+        if self.rng.chance(100) {
+            let files = self.world.files.len();
+            return if files > 0 {
+                self.world.import(self.rng.below(files))
+            };
+        }
         let target = self.any_node();
         let held: Vec<_> = self.world.nodes[source].gateway.sessions.keys().copied().collect();
         if source == target || held.is_empty() {
@@ -256,6 +264,9 @@ impl Run {
         let share = 1 + self.rng.below(most);
         let first = self.rng.below(held.len());
         let sessions: Vec<_> = held.iter().cycle().skip(first).take(share).copied().collect();
+        if self.rng.chance(100) {
+            return self.world.export(source, target, sessions[0]);
+        }
         let mode = match self.rng.chance(300) {
             true => TransferMode::Reactive,
             false => TransferMode::Predictive,
@@ -270,7 +281,8 @@ impl Run {
             40..60 => |step: &Step| matches!(step, Step::Replay { .. }),
             60..80 => |step: &Step| matches!(step, Step::Refuse(..)),
             80..85 => |step: &Step| matches!(step, Step::FailWrite(..)),
-            85..99 => |step: &Step| matches!(step, Step::Delay(_)),
+            85..90 => |step: &Step| matches!(step, Step::Relist(_)),
+            90..99 => |step: &Step| matches!(step, Step::Delay(_)),
             _ => |step: &Step| matches!(step, Step::LoseGateway(_)),
         };
         let mut steps = Vec::new();
