@@ -1,5 +1,7 @@
 //! Who may pull, what a file is good for, and what a hostile peer gets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod pair;
 
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //! them; no clock, no thread. Anything that an engine wants can be held back,
 //! dropped or refused, and every step is followed by a look at the invariants.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the harness")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
