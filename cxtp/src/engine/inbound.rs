@@ -8,7 +8,7 @@ use protocol_spec::{
     id::{BatchId, Generation, Identity, RequestId, SessionEpoch, SessionId},
     message::{Ctc, Ctd, CtdrEntry, Pctd, PctdEntry, Query, TargetState as Said},
     status::{Refusal, Status},
-    transfer::{GrantedRange, SaRef},
+    transfer::GrantedRange,
 };
 
 use super::{
@@ -136,6 +136,10 @@ impl Engine {
         }
         for entry in ctd.entries {
             let (id, epoch) = (entry.session, entry.epoch);
+            if let Err(bad) = entry.finals.check() {
+                self.core.misbehaved(from, Status::BadContext, &bad.to_string());
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(&id)
                 && let Place::Coming(arrival) = &session.place
             {
@@ -281,26 +285,15 @@ fn settled() -> Said {
     Said::Aborted(Refusal::new(Status::NoTransfer, "it was aborted here"))
 }
 
-/// Whether an offer makes sense in itself: each Child SA has its own numbers,
-/// above those that its source used.
+/// Whether an offer makes sense in itself: an epoch that can be, a context as a
+/// gateway can have it, numbers for each Child SA above those that were used.
 fn sound(epoch: SessionEpoch, context: &Context, grants: &[GrantedRange]) -> Result<(), Refusal> {
     if epoch == SessionEpoch(0) || epoch >= EPOCH_LIMIT {
         return Err(Refusal::new(Status::StaleEpoch, "an epoch that cannot be"));
     }
-    let fits = grants.len() == context.children.len()
-        && context.children.iter().all(|child| {
-            let sa = SaRef { protocol: child.protocol, inbound_spi: child.inbound.spi };
-            let last = if child.esn { u64::MAX } else { u64::from(u32::MAX) };
-            let mut own = grants.iter().filter(|grant| grant.sa == sa);
-            own.next().is_some_and(|grant| {
-                grant.base > child.outbound.sequence && grant.base < grant.end && grant.end <= last
-            }) && own.next().is_none()
-        });
-    if fits {
-        Ok(())
-    } else {
-        Err(Refusal::new(Status::NoSequenceRoom, "the granted numbers do not fit the session"))
-    }
+    context.check()?;
+    context.check_grants(grants)?;
+    Ok(())
 }
 
 impl Core {
