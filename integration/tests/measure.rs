@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
+
+use integration::{homes::Homes, measure::transfer::bare_stream, process::Program};
 
 use serde_json::Value;
 
@@ -36,4 +38,13 @@ fn a_small_measurement_has_every_figure() {
     for file in ["transfer.json", "transfer.txt", "transfer.svg"] {
         assert!(out.path().join(file).exists(), "{file}");
     }
+}
+
+#[test]
+fn a_bare_stream_takes_its_time() {
+    let program = Program::at(env!("CARGO_BIN_EXE_measure"));
+    let homes = Homes::make(&program, &Default::default()).unwrap();
+    let took = bare_stream(&program, &homes, 10 << 20).unwrap();
+    println!("{} octets in {took:?}", 10 << 20);
+    assert!(took > Duration::ZERO);
 }

@@ -181,8 +181,12 @@ pub fn run(program: &Program, sessions: u32, mut progress: impl FnMut(Progress))
     })
 }
 
-/// The same octets on a bare stream between this process and another one.
-fn bare_stream(program: &Program, homes: &Homes, bytes: u64) -> Result<Duration> {
+/// The same octets on a bare stream between this process and another one: the median
+/// time of a few.
+///
+/// # Errors
+/// If they do not arrive.
+pub fn bare_stream(program: &Program, homes: &Homes, bytes: u64) -> Result<Duration> {
     let listen: SocketAddr = free_address()?;
     let pki = homes.pki.display().to_string();
     let listen_at = listen.to_string();
