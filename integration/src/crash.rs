@@ -127,8 +127,9 @@ fn play(crashes: &Crashes, stage: &mut Stage<'_>) -> Result<CrashReport> {
         let killed = if random.below(2) == 0 { Victim::Source } else { Victim::Target };
         let span = u64::try_from(undisturbed.as_micros())?;
         let after = Duration::from_micros(random.below(span.max(1)));
-        let round = round(stage, source, killed, after)
-            .map_err(|error| error.context(format!("round {number}, {killed:?} after {after:?}")))?;
+        let round = round(stage, source, killed, after).map_err(|error| {
+            error.context(format!("round {number}, {killed:?} after {after:?}"))
+        })?;
         rounds.push(round);
         let figures = stage.wire.observer().figures();
         ensure!(

@@ -5,8 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use anyhow::{Context as _, Result};
 use gateway_plugin::{
     embedded::{
-        Addresses, Counters, Counts, FleetConfig, FleetReport, GatewayAdmin, RemoteGateway, SessionReport,
-        SessionShape, UserFleet,
+        Addresses, Counters, Counts, FleetConfig, FleetReport, GatewayAdmin, RemoteGateway,
+        SessionReport, SessionShape, UserFleet,
     },
     plugin::Fault,
 };

@@ -8,7 +8,7 @@ use protocol_spec::{
     id::{BatchId, Generation, Identity, RequestId, SessionEpoch, SessionId},
     message::{Ctc, Ctd, CtdrEntry, Pctd, PctdEntry, Query, TargetState as Said},
     status::{Refusal, Status},
-    transfer::{GrantedRange, SaRef},
+    transfer::GrantedRange,
 };
 
 use super::{
@@ -143,6 +143,14 @@ impl Engine {
                 let ours = ours || sabotaged!(self.core, AnySourceActivates);
                 let fits = arrival.epoch == epoch || sabotaged!(self.core, OldEpochAccepted);
                 if ours && fits {
+                    // What it has staged stays as it is, until its source asks.
+                    if let Err(bad) = entry.finals.check() {
+                        let refusal = Refusal::from(bad);
+                        self.core.misbehaved(from, refusal.status, &refusal.detail);
+                        let state = Said::Refused { refusal, known: session.known };
+                        self.core.say(&from.name, ctd.batch, id, epoch, state);
+                        continue;
+                    }
                     if self.core.finals(id, session, entry.finals) == Step::Refused {
                         let detail = "final data of a session that is not staged";
                         self.core.misbehaved(from, Status::NoTransfer, detail);
@@ -281,26 +289,15 @@ fn settled() -> Said {
     Said::Aborted(Refusal::new(Status::NoTransfer, "it was aborted here"))
 }
 
-/// Whether an offer makes sense in itself: each Child SA has its own numbers,
-/// above those that its source used.
+/// Whether an offer makes sense in itself: an epoch that can be, a context that a
+/// gateway can have, and for each Child SA numbers of its own above those that
+/// its source used.
 fn sound(epoch: SessionEpoch, context: &Context, grants: &[GrantedRange]) -> Result<(), Refusal> {
     if epoch == SessionEpoch(0) || epoch >= EPOCH_LIMIT {
         return Err(Refusal::new(Status::StaleEpoch, "an epoch that cannot be"));
     }
-    let fits = grants.len() == context.children.len()
-        && context.children.iter().all(|child| {
-            let sa = SaRef { protocol: child.protocol, inbound_spi: child.inbound.spi };
-            let last = if child.esn { u64::MAX } else { u64::from(u32::MAX) };
-            let mut own = grants.iter().filter(|grant| grant.sa == sa);
-            own.next().is_some_and(|grant| {
-                grant.base > child.outbound.sequence && grant.base < grant.end && grant.end <= last
-            }) && own.next().is_none()
-        });
-    if fits {
-        Ok(())
-    } else {
-        Err(Refusal::new(Status::NoSequenceRoom, "the granted numbers do not fit the session"))
-    }
+    context.check()?;
+    Ok(context.check_grants(grants)?)
 }
 
 impl Core {

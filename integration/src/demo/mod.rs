@@ -199,8 +199,7 @@ pub fn run(plan: &Plan, show: &Show, program: &Program) -> Result<Report> {
     }
     let observed = stage.wire.observer().figures();
     let seconds = stage::since(began).as_secs_f64();
-    let mut report =
-        Report::new(plan.sessions, plan.rate, seconds, &observed, parts, failures);
+    let mut report = Report::new(plan.sessions, plan.rate, seconds, &observed, parts, failures);
     if !report.ok {
         report.failures.push(stage::kept(&mut stage.rig));
     }

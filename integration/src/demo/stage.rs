@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Result, ensure};
 use cxtp::service::api::{Mode, Summary};
 
-use super::{NAMES, Plan, report::{Outcomes, Part, Traffic}, show::Show};
+use super::{
+    NAMES, Plan,
+    report::{Outcomes, Part, Traffic},
+    show::Show,
+};
 use crate::{
     clock,
     fleet::Fleet,
@@ -147,8 +151,9 @@ impl<'a> Stage<'a> {
         let (source, target) = (&self.rig.sites[from], self.rig.sites[1 - from].name);
         let began = clock::now();
         let moving = Some(sessions);
-        let summary =
-            source.control.transfer(moving, target, mode, TRANSFER, |progress| step.at(progress))?;
+        let summary = source
+            .control
+            .transfer(moving, target, mode, TRANSFER, |progress| step.at(progress))?;
         let happened = Happened::in_batch(&summary, since(began));
         step.done(&said(&summary));
         Ok(happened)
@@ -178,7 +183,8 @@ impl<'a> Stage<'a> {
             wait_for(&format!("{} to settle all sessions", site.name), SETTLE, || {
                 let status = site.control.status()?;
                 let open = ["paused", "staged", "in-doubt", "moving"];
-                let open = open.iter().filter_map(|state| status.sessions.get(*state)).sum::<usize>();
+                let open =
+                    open.iter().filter_map(|state| status.sessions.get(*state)).sum::<usize>();
                 Ok((open == 0 && status.batches == 0).then_some(()))
             })?;
         }
