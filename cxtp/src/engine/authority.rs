@@ -93,6 +93,12 @@ fn denied(detail: &str) -> Refusal {
     Refusal::new(Status::NotAuthorized, detail)
 }
 
+/// Whether an operator should know of what was refused.
+fn is_offence(refusal: &Refusal) -> bool {
+    use Status::{BadAuthorization, Expired, NotAuthorized, RateLimited};
+    matches!(refusal.status, NotAuthorized | BadAuthorization | Expired | RateLimited)
+}
+
 impl Engine {
     pub(super) fn ctar(&mut self, from: &Identity, ctar: Ctar) {
         let request = ctar.request;
@@ -100,9 +106,7 @@ impl Engine {
         let refused = match self.carry_out(from, ctar) {
             Ok(refused) => refused,
             Err(refusal) => {
-                if refusal.status == Status::NotAuthorized
-                    || refusal.status == Status::BadAuthorization
-                {
+                if is_offence(&refusal) {
                     self.core.misbehaved(from, refusal.status, &refusal.detail);
                 }
                 sessions.into_iter().map(|session| (session, refusal.clone())).collect()
@@ -175,7 +179,7 @@ impl Engine {
         let CtReq { request, sessions, authority } = asked;
         let all = sessions.clone();
         if let Err(refusal) = self.core.give(from, request, sessions, authority) {
-            if matches!(refusal.status, Status::NotAuthorized | Status::BadAuthorization) {
+            if is_offence(&refusal) {
                 self.core.misbehaved(from, refusal.status, &refusal.detail);
             }
             let refused = all.into_iter().map(|session| (session, refusal.clone())).collect();

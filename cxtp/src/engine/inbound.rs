@@ -147,6 +147,14 @@ impl Engine {
                 let ours = ours || sabotaged!(self.core, AnySourceActivates);
                 let fits = arrival.epoch == epoch || sabotaged!(self.core, OldEpochAccepted);
                 if ours && fits {
+                    // What it has staged stays as it is, until its source asks.
+                    if let Err(bad) = entry.finals.check() {
+                        let refusal = Refusal::from(bad);
+                        self.core.misbehaved(from, refusal.status, &refusal.detail);
+                        let state = Said::Refused { refusal, known: session.known };
+                        self.core.say(&from.name, ctd.batch, id, epoch, state);
+                        continue;
+                    }
                     if self.core.finals(id, session, entry.finals) == Step::Refused {
                         let detail = "final data of a session that is not staged";
                         self.core.misbehaved(from, Status::NoTransfer, detail);
@@ -285,15 +293,15 @@ fn settled() -> Said {
     Said::Aborted(Refusal::new(Status::NoTransfer, "it was aborted here"))
 }
 
-/// Whether an offer makes sense in itself: an epoch that can be, a context as a
-/// gateway can have it, numbers for each Child SA above those that were used.
+/// Whether an offer makes sense in itself: an epoch that can be, a context that a
+/// gateway can have, and for each Child SA numbers of its own above those that
+/// its source used.
 fn sound(epoch: SessionEpoch, context: &Context, grants: &[GrantedRange]) -> Result<(), Refusal> {
     if epoch == SessionEpoch(0) || epoch >= EPOCH_LIMIT {
         return Err(Refusal::new(Status::StaleEpoch, "an epoch that cannot be"));
     }
     context.check()?;
-    context.check_grants(grants)?;
-    Ok(())
+    Ok(context.check_grants(grants)?)
 }
 
 impl Core {
