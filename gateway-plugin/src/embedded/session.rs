@@ -194,6 +194,7 @@ impl Body {
                     Refusal::new(Status::NoSequenceRoom, detail)
                 })?;
             child.outbound.sequence = grant.base - 1;
+            //= spec CXTP-6.3-3
             lane.end = grant.end;
         }
         Ok(body)
@@ -384,6 +385,7 @@ impl Body {
             return Err(Dropped::Expired);
         }
         let number = child.outbound.sequence.saturating_add(1);
+        //= spec CXTP-6.6-2
         if number >= lane.end || number > last_number(child.esn) {
             let first = !std::mem::replace(&mut lane.exhausted, true);
             return Err(Dropped::Exhausted { first });

@@ -27,6 +27,8 @@ fn dummy(body: &mut Body) -> Result<(), Dropped> {
     body.seal_dummy(SECOND, &mut [0; 64]).map(drop)
 }
 
+// proves CXTP-6.3-3
+// proves CXTP-6.6-2
 #[test]
 fn the_first_number_is_the_base_and_the_last_lies_below_the_end() {
     let mut body = granted(context(false), 100, 103).unwrap();
