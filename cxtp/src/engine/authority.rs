@@ -73,6 +73,9 @@ impl Used {
         until: Duration,
     ) -> Result<(), Refusal> {
         let key = (owner.clone(), number);
+        //= spec CXTP-4.2-2
+        //= spec CXTP-7.1-4
+        //= spec CXTP-7.2-2
         if self.0.contains_key(&key) {
             return Err(Refusal::new(Status::Expired, "it was used before"));
         }
@@ -112,6 +115,7 @@ impl Engine {
                 sessions.into_iter().map(|session| (session, refusal.clone())).collect()
             }
         };
+        //= spec CXTP-4.2-1
         let answer = Message::Ctaa(Ctaa { request, refused });
         self.core.outbox.send(from.clone(), Lane::Control, answer);
     }
@@ -135,6 +139,7 @@ impl Engine {
         if *here != core.config.name {
             return Err(denied("it is for another gateway"));
         }
+        //= spec CXTP-7.3-5
         match (&authority, from.role, mode) {
             (Authority::Known(_), Role::Gateway, TransferMode::Reactive) if source == from.name => {
                 if !core.config.peers.get(&from.name).is_some_and(|policy| policy.may_push) {
@@ -183,6 +188,7 @@ impl Engine {
                 self.core.misbehaved(from, refusal.status, &refusal.detail);
             }
             let refused = all.into_iter().map(|session| (session, refusal.clone())).collect();
+            //= spec CXTP-4.2-1
             let answer = Message::Ctaa(Ctaa { request, refused });
             self.core.outbox.send(from.clone(), Lane::Control, answer);
         }
@@ -203,6 +209,7 @@ impl Engine {
 
 impl Core {
     fn within_rate(&mut self, from: &Identity) -> Result<(), Refusal> {
+        //= spec CXTP-7.3-2
         let (rate, now) = (self.config.request_rate as usize, self.now.monotonic);
         let peer = self.peers.get_mut(from);
         if peer.is_some_and(|peer| peer.requests.take(1, rate, Duration::from_secs(1), now)) {
@@ -220,6 +227,7 @@ impl Core {
         sessions: &[SessionId],
     ) -> Result<(), Refusal> {
         let Authority::Order(order) = authority else { return Err(denied("it is no order")) };
+        //= spec CXTP-7.2-2
         let claims = &order.claims;
         let bad = |detail: &str| Refusal::new(Status::BadAuthorization, detail);
         let Some(key) = self.config.controllers.get(&claims.controller) else {
@@ -333,7 +341,9 @@ impl Core {
         sessions: Vec<SessionId>,
         authority: Authority,
     ) -> Result<(), Refusal> {
+        //= spec CXTP-6.7-1
         let (batch, target) = (BatchId(request.0), from.name.clone());
+        //= spec CXTP-6.7-2
         if let Authority::Known(number) = authority
             && let Some(order) = self.orders.get(&number)
             && order.target == target
@@ -343,6 +353,7 @@ impl Core {
             self.hand_over(number, &sessions);
             return Ok(());
         }
+        //= spec CXTP-4.2-2
         // Said again, since the first answer may have been lost: nothing is new.
         if self.batches.get(&batch).is_some_and(|batch| batch.target == target) {
             return Ok(());
@@ -358,18 +369,24 @@ impl Core {
             Authority::Token(given) => {
                 let bad = |detail: &str| Refusal::new(Status::BadAuthorization, detail);
                 let claims = &given.claims;
+                //= spec CXTP-7.1-4
                 if claims.source != self.config.name || claims.target != target {
                     return Err(bad("the token is about other gateways"));
+                }
+                if claims.mode != TransferMode::Reactive {
+                    return Err(bad("the token is for a transfer that the source begins"));
                 }
                 if sessions.len() != 1 || claims.session.is_some_and(|id| sessions != [id]) {
                     return Err(bad("the token is about another session"));
                 }
                 token = Some(Box::new(given.clone()));
             }
+            //= spec CXTP-7.3-1
             Authority::Known(_) => return Err(denied("no such order was given here")),
             Authority::Standby => return Err(denied("it is no standby of these sessions")),
         }
         self.may_begin(batch, &target)?;
+        //= spec CXTP-7.3-3
         let quota = self.config.peers.get(&target).map_or(0, |p| p.pulls_per_minute as usize);
         let (count, now) = (sessions.len(), self.now.monotonic);
         let peer = self.peers.get_mut(from);
@@ -386,6 +403,7 @@ impl Core {
 
     fn may_pull(&self, from: &Identity) -> Result<(), Refusal> {
         match self.config.peers.get(&from.name) {
+            //= spec CXTP-7.3-1
             Some(policy) if policy.may_pull => Ok(()),
             _ => Err(denied("it may not pull sessions from here")),
         }
@@ -401,6 +419,7 @@ impl Core {
         let Some(token) = self.batches.get(&departure.batch).and_then(|b| b.token.as_ref()) else {
             return Ok(());
         };
+        //= spec CXTP-7.1-4
         let verified = context.ike.as_ref().is_some_and(|ike| {
             token.claims.ike_spis == (ike.spi_initiator, ike.spi_responder)
                 && ike.sk_d().is_some_and(|sk_d| token.verify(&sk_d, ike.transforms.prf))

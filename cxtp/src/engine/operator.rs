@@ -40,6 +40,7 @@ impl Engine {
         let event = match resolution {
             Resolution::ReleaseHere => SourceEvent::ReleaseHere,
             Resolution::ResumeHere => {
+                //= spec CXTP-6.4-4
                 let above = departure.grants.iter().map(|grant| (grant.sa, grant.end));
                 if !sabotaged!(self.core, ResumeNotAboveGrant) {
                     departure.from = above.collect();
@@ -87,6 +88,7 @@ impl Engine {
 
     fn begin_import(&mut self, request: RequestId, export: Exported) -> Result<(), Refusal> {
         let Exported { batch, source, target, epoch, grants, finals, context } = export;
+        //= spec CXTP-6.8-3
         if target != self.core.config.name {
             let detail = format!("the file is for `{target}`");
             return Err(Refusal::new(Status::NotAuthorized, detail));
