@@ -17,12 +17,13 @@ use super::{
 use crate::{
     clock,
     control::Control,
+    process::wait_for,
     rig::{A, B},
     stats::Spread,
 };
 
-/// How long a daemon is away that crashed.
-const AWAY: Duration = Duration::from_millis(700);
+/// A crash is noticed by silence, and shown once it is; nothing may have been open.
+const NOTICED: Duration = Duration::from_secs(4);
 /// A batch may end before it is stopped: then it is played once more.
 const TRIES: usize = 3;
 
@@ -183,8 +184,7 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
         });
         moved.wait()?;
         stage.rig.kill_daemon(B)?;
-        thread::sleep(AWAY);
-        let in_doubt = stage.rig.sites[A].control.status()?.sessions.get("in-doubt").copied();
+        let in_doubt = noticed(stage)?;
         stage.rig.start_daemon(B)?;
         let summary = moving.join().map_err(|_| anyhow!("the transfer panicked"))??;
         stage.rig.wait_for_peers()?;
@@ -198,7 +198,7 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
             moved: owned(B),
             aborted: owned(A),
             lost: count - owned(A) - owned(B),
-            settled: in_doubt.unwrap_or(0).max(summary.in_doubt),
+            settled: in_doubt.max(summary.in_doubt),
             ..Outcomes::default()
         };
         stage.fleet.pass(SETTLE)?;
@@ -209,5 +209,17 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
         let pauses =
             Spread { p50: summary.gap_us_p50, p99: summary.gap_us_p99, max: summary.gap_us_max };
         Ok(Happened { outcomes, took, pauses })
+    })
+}
+
+/// Waits until the source has noticed that its target is gone, and says how many
+/// sessions are in doubt then.
+fn noticed(stage: &Stage<'_>) -> Result<usize> {
+    let (source, target) = (&stage.rig.sites[A].control, stage.rig.sites[B].name);
+    wait_for("the source to notice that its target is gone", NOTICED, || {
+        let status = source.status()?;
+        let gone = status.peers.get(target).is_none_or(|state| state != "up");
+        let in_doubt = status.sessions.get("in-doubt").copied().unwrap_or(0);
+        Ok(gone.then_some(in_doubt))
     })
 }
