@@ -17,7 +17,9 @@ fn trap(guard: Sabotage) -> (Setup, Invariant) {
     let none = Budget::default();
     match guard {
         Sabotage::ResumeOnTimeoutAfterCommit => (one(Budget { all: 1, delays: 1, ..none }), I1),
-        Sabotage::ActivateBeforeJournal => (one(Budget { all: 1, crashes: 1, ..none }), I1),
+        Sabotage::ActivateBeforeJournal => {
+            (one(Budget { all: 2, writes: 1, delays: 1, ..none }), I1)
+        }
         Sabotage::BaseTooLow => (one(Budget { traffic: 1, ..none }), I2),
         Sabotage::OldEpochAccepted => {
             (small::there_and_back().budget(Budget { all: 2, replays: 2, ..none }), I1)
@@ -35,7 +37,7 @@ fn trap(guard: Sabotage) -> (Setup, Invariant) {
 
 fn springs(guard: Sabotage) {
     let (setup, invariant) = trap(guard);
-    let limit = Limit { states: 2_000_000, depth: 400 };
+    let limit = Limit { states: 2_000_000, depth: 400, deep: false };
     let whole = search(&setup, limit);
     assert!(whole.found.is_none(), "with the guard nothing may break:\n{whole}");
     let report = search(&setup.without(guard), limit);

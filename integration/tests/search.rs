@@ -12,11 +12,12 @@ use protocol_spec::transfer::TransferMode::{Predictive, Reactive};
 /// Searches it all and prints what was seen.
 fn prove(setup: &Setup) {
     let started = now();
-    let report = search(setup, Limit { states: 20_000_000, depth: 400 });
+    let deep = setup.budget.all > 2;
+    let report = search(setup, Limit { states: 100_000_000, depth: 1000, deep });
     println!("{report}, {:.1} s", started.elapsed().as_secs_f64());
     assert!(report.found.is_none(), "see the trace above");
     assert!(report.complete, "the search was cut short");
-    assert!(report.at_rest > 0, "nothing ever came to rest");
+    assert!(report.moved > 0, "no session ever moved");
 }
 
 #[expect(clippy::disallowed_methods, reason = "tells how long a search took")]
@@ -53,6 +54,11 @@ fn two_sessions_move_in_two_batches() {
 #[test]
 fn one_session_moves_there_and_back() {
     prove(&small::there_and_back().faults(depth(1)));
+}
+
+#[test]
+fn one_session_goes_by_file() {
+    prove(&small::filed().faults(depth(1)));
 }
 
 #[test]

@@ -58,7 +58,9 @@ impl Core {
         let peer = self.peers.entry(gateway(&arrival.source)).or_default();
         peer.arrived(arrival.batch);
         let old = std::mem::replace(&mut session.place, Place::Owned);
-        if let Place::Gone(gone) = old {
+        if let Place::Gone(gone) = old
+            && session.deadline.is_some()
+        {
             arrival.before = Some(gone);
         }
         self.deadline(id, session, None);

@@ -241,13 +241,16 @@ impl Core {
             self.outbox.event(Event::InDoubt { session: id, target });
         }
         let transfer = (id, departure.epoch, departure.batch);
+        // What could not be written down is not asked for again at once, or the
+        // answer would be as quick as the failure.
+        let unwritten = matches!(from, SourceState::Settling | SourceState::Returning);
         if from == SourceState::Redelivering {
             self.deliver(id, departure);
-        } else if departure.spent {
+        } else if departure.spent && !unwritten {
             // What the target waits for is gone: only its *aborted* can end this.
             let reason = departure.reason();
             self.outbox.ctc(&departure.target, departure.batch, (id, departure.epoch), &reason);
-        } else if !departure.passive {
+        } else if !departure.passive && !unwritten {
             self.outbox.query(&departure.target, transfer);
         }
         let now = self.now.monotonic;
@@ -257,7 +260,7 @@ impl Core {
             self.ended(id, departure.batch, Outcome::InDoubt);
         }
         let Place::Leaving(departure) = &mut session.place else { return };
-        if !departure.passive || departure.spent {
+        if !departure.passive || departure.spent || unwritten {
             let wait = departure.retry.max(Duration::from_millis(1));
             departure.retry = (wait * 2).min(self.config.retry_max);
             self.deadline(id, session, Some(wait));

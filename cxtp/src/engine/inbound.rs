@@ -136,6 +136,10 @@ impl Engine {
         }
         for entry in ctd.entries {
             let (id, epoch) = (entry.session, entry.epoch);
+            if let Err(bad) = entry.finals.check() {
+                self.core.misbehaved(from, Status::BadContext, &bad.to_string());
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(&id)
                 && let Place::Coming(arrival) = &session.place
             {

@@ -103,6 +103,7 @@ impl Engine {
             let detail = "the last counters do not fit the session in the file";
             return Err(Refusal::new(Status::GenerationChanged, detail));
         }
+        finals.check()?;
         let id = context.session;
         let from = gateway(&source);
         self.admit_arrival(&from, batch, id, epoch, &context, &grants, Some(request))?;

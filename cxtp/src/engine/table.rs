@@ -70,3 +70,33 @@ pub fn diagram<T: Table>() -> String {
     }
     text
 }
+
+/// The diagram as a page of the normative text.
+pub fn page<T: Table>(name: &str) -> String {
+    format!(
+        "<!-- Written by the tests of cxtp from engine/{name}.rs. Do not edit. -->\n\n```mermaid\n{}```\n",
+        diagram::<T>()
+    )
+}
+
+/// That the ends are ends, that each state is reached, and that no other state
+/// is a trap.
+#[cfg(test)]
+pub(super) fn check<T: Table>() {
+    let steps = |from: T::State| {
+        T::EVENTS.iter().filter_map(move |event| match T::step(from, *event) {
+            Step::To(to) => Some(to),
+            Step::Ignored | Step::Refused => None,
+        })
+    };
+    for state in T::STATES {
+        let is_end = T::ENDS.contains(state);
+        let left = steps(*state).any(|to| to != *state);
+        assert_eq!(is_end, !left, "{state:?}");
+        let mut others = T::STATES.iter().filter(|other| *other != state);
+        let reached = others.any(|other| steps(*other).any(|to| to == *state));
+        // A machine may also begin in a state: owned sessions that are found
+        // paused, sessions that nothing is known of.
+        assert!(reached || T::STATES.first() == Some(state), "{state:?} is never reached");
+    }
+}

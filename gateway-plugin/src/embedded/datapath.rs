@@ -200,6 +200,7 @@ impl Gateway {
 
     /// Whether packets pass here.
     fn in_use(&self, guts: &Guts) -> bool {
+        //= spec CXTP-6.3-2
         match guts.phase {
             Phase::Active => true,
             Phase::Paused(_) | Phase::Released { .. } => {
@@ -462,9 +463,12 @@ impl Gateway {
                 let Some(body) = guts.body.as_mut() else { return };
                 let sealed = body.seal_dummy(self.clock.now(), &mut datagram);
                 drop(guts);
-                if let Ok((remote, total)) = sealed {
-                    count(&self.tallies.dummies_sent);
-                    self.send_outer(&datagram[..total], remote);
+                match sealed {
+                    Ok((remote, total)) => {
+                        count(&self.tallies.dummies_sent);
+                        self.send_outer(&datagram[..total], remote);
+                    }
+                    Err(dropped) => self.dropped(session.id, dropped),
                 }
             }
             Errand::Announce(session) => {

@@ -50,7 +50,9 @@ pub(crate) fn grants(context: &Context) -> Vec<GrantedRange> {
 }
 
 /// Every result of an act, none of them refused.
-pub(crate) fn all<T>(results: Vec<(SessionId, Result<T, protocol_spec::status::Refusal>)>) -> Vec<T> {
+pub(crate) fn all<T>(
+    results: Vec<(SessionId, Result<T, protocol_spec::status::Refusal>)>,
+) -> Vec<T> {
     results.into_iter().map(|(id, result)| result.unwrap_or_else(|e| panic!("{id}: {e}"))).collect()
 }
 
@@ -85,7 +87,11 @@ pub(crate) fn pause(
     results.into_iter().map(|(id, finals)| (id, finals.unwrap())).collect()
 }
 
-pub(crate) fn activate(target: &mut dyn GatewayPlugin, finals: Vec<(SessionId, Finals)>, epoch: u64) {
+pub(crate) fn activate(
+    target: &mut dyn GatewayPlugin,
+    finals: Vec<(SessionId, Finals)>,
+    epoch: u64,
+) {
     let orders = finals
         .into_iter()
         .map(|(session, finals)| Activate { session, epoch: SessionEpoch(epoch), finals })

@@ -99,7 +99,9 @@ fn cancelled(stage: &Stage<'_>, sessions: Vec<String>) -> Result<(Summary, Durat
         let batch = control.watch(
             TRANSFER,
             // The other end is gone only if the transfer failed already.
-            || drop(watching.send(())),
+            || {
+                let _ = watching.send(());
+            },
             |event| {
                 let batch = event.fields.get("batch").and_then(|batch| batch.as_str());
                 batch.filter(|_| event.event == "transfer-ended").map(str::to_owned)
@@ -159,7 +161,9 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
                 Mode::Predictive,
                 TRANSFER,
                 // Nobody listens once the daemon was killed.
-                |p| drop(told.send(p)),
+                |p| {
+                    let _ = told.send(p);
+                },
             )
         });
         while let Ok(now) = progress.recv_timeout(TRANSFER) {

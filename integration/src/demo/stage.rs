@@ -18,7 +18,7 @@ use crate::{
     clock,
     fleet::Fleet,
     process::{Program, wait_for},
-    rig::{A, At, Rig, Settings},
+    rig::{A, At, Rig},
     stats::Spread,
     wire::Wire,
 };

@@ -5,7 +5,7 @@ use super::step::Step;
 /// How often things may still happen that do not happen by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// All of the following together, but traffic.
+    /// All of the following together, but traffic and imports.
     pub all: u8,
     /// [`Step::Crash`]
     pub crashes: u8,
@@ -29,12 +29,16 @@ pub struct Budget {
     pub rekeys: u8,
     /// [`Step::End`]
     pub ends: u8,
+    /// [`Step::Relist`]
+    pub relists: u8,
     /// [`Step::Cancel`]
     pub cancels: u8,
     /// [`Step::Burst`]
     pub bursts: u8,
     /// [`Step::Traffic`]
     pub traffic: u8,
+    /// [`Step::Import`]
+    pub imports: u8,
 }
 
 impl Budget {
@@ -44,7 +48,7 @@ impl Budget {
     }
 
     /// What is left of each kind.
-    pub fn left(&self) -> [u8; 15] {
+    pub fn left(&self) -> [u8; 17] {
         [
             self.all,
             self.crashes,
@@ -58,9 +62,11 @@ impl Budget {
             self.lies,
             self.rekeys,
             self.ends,
+            self.relists,
             self.cancels,
             self.bursts,
             self.traffic,
+            self.imports,
         ]
     }
 
@@ -83,8 +89,13 @@ impl Budget {
             Step::Lie { .. } => &mut self.lies,
             Step::Rekey(..) => &mut self.rekeys,
             Step::End(..) => &mut self.ends,
+            Step::Relist(_) => &mut self.relists,
             Step::Cancel(_) => &mut self.cancels,
             Step::Burst(..) => &mut self.bursts,
+            Step::Import(_) => {
+                self.imports = self.imports.saturating_sub(1);
+                return;
+            }
             Step::Traffic(..) => {
                 self.traffic = self.traffic.saturating_sub(1);
                 return;

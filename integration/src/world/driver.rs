@@ -1,9 +1,10 @@
 //! The driver of the world: it feeds the engines and does what they want, as
 //! `cxtp::service` does, but one small step at a time.
 
-use cxtp::engine::{Event, GatewayCommand, GatewayReply, Input, Output, StageOrder};
+use cxtp::engine::{Event, GatewayCommand, GatewayReply, Input, Output, Reply, StageOrder};
 use protocol_spec::{
-    id::{Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
+    codec,
+    id::{BatchId, Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
     message::Message,
     status::{Refusal, Status},
     transfer::{Finals, Outcome, SaRef, SessionStatus},
@@ -114,6 +115,13 @@ impl World {
                 self.say(|| format!("    {name} tells {}", brief(&event)));
                 self.note(node, event);
             }
+            Output::Reply { reply: Reply::Exported(export), .. } => {
+                self.say(|| format!("    {name} hands out {}", label(export.context.session)));
+                match codec::encode(&*export) {
+                    Ok(octets) => self.files.push(octets.as_slice().into()),
+                    Err(_) => self.break_engine(node, "hands out what is too large"),
+                }
+            }
             Output::Reply { reply, .. } => self.say(|| format!("    {name} replies {reply:?}")),
         }
     }
@@ -144,17 +152,20 @@ impl World {
     /// Takes note of what an engine tells.
     fn note(&mut self, node: usize, event: Event) {
         match event {
-            Event::TransferBegun { session, .. } => self.fact(session, |f| f.stays_at = None),
-            Event::Taken { session, .. } => self.fact(session, |f| f.stays_at = None),
-            Event::TransferEnded { session, outcome, .. } => match outcome {
+            Event::TransferBegun { session, batch, .. } => self.fact(session, |facts| {
+                facts.moving = Some(batch);
+                facts.stays_at = None;
+            }),
+            Event::Taken { session, .. } => self.fact(session, |facts| facts.stays_at = None),
+            Event::TransferEnded { session, outcome, batch } => match outcome {
                 Outcome::Moved { .. } => self.tally.moved += 1,
                 Outcome::Refused(_) => {
                     self.tally.refused += 1;
-                    self.stays(node, session);
+                    self.stays(node, session, batch);
                 }
                 Outcome::Aborted(_) => {
                     self.tally.aborted += 1;
-                    self.stays(node, session);
+                    self.stays(node, session, batch);
                 }
                 Outcome::InDoubt => self.fact(session, |f| f.reported_in_doubt = true),
                 Outcome::Lost(_) => self.fact(session, |f| f.reported_lost = true),
@@ -172,12 +183,15 @@ impl World {
         }
     }
 
-    /// A transfer ended without a move at its source. (One that was asked for
-    /// where the session was not says nothing.)
-    fn stays(&mut self, node: usize, session: SessionId) {
-        if self.nodes[node].gateway.snapshot(session).is_ok() {
-            self.fact(session, |f| f.stays_at = Some(node));
-        }
+    /// A transfer ended without a move at its source. (One that never began,
+    /// since another one was running, says nothing.)
+    fn stays(&mut self, node: usize, session: SessionId, batch: BatchId) {
+        let holds = self.nodes[node].gateway.snapshot(session).is_ok();
+        self.fact(session, |facts| {
+            if holds && facts.moving == Some(batch) {
+                facts.stays_at = Some(node);
+            }
+        });
     }
 
     /// Changes the truth about a session.
@@ -322,7 +336,7 @@ pub fn heard(answer: Answer) -> GatewayReply {
 /// A line of debug output, cut to what a person reads.
 pub fn brief(value: &impl std::fmt::Debug) -> String {
     let mut text = format!("{value:?}");
-    if let Some((cut, _)) = text.char_indices().nth(160) {
+    if let Some((cut, _)) = text.char_indices().nth(900) {
         text.truncate(cut);
         text.push('…');
     }

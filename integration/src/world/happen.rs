@@ -2,8 +2,9 @@
 
 use std::mem;
 
-use cxtp::engine::{Command, Input, Resolution};
+use cxtp::engine::{Command, Exported, Input, Resolution};
 use protocol_spec::{
+    codec,
     id::{BatchId, RequestId, SessionId},
     message::{Ctd, CtdEntry, Message},
     transfer::{SessionState, TransferMode},
@@ -14,7 +15,7 @@ use super::{
     driver::{Answer, Order, act, brief, told},
     gateway_model::GatewayModel,
     invariants::{Invariant, Violation, label},
-    setup::{batch_id, gateway_name, session_id},
+    setup::{Way, batch_id, gateway_name, session_id},
     step::Step,
 };
 
@@ -167,8 +168,38 @@ impl World {
     pub(super) fn run_errand(&mut self) {
         let Some(errand) = self.setup.errands.get(self.next_errand).cloned() else { return };
         self.next_errand += 1;
-        let sessions = errand.sessions.iter().map(|s| session_id(*s)).collect();
-        self.transfer(errand.source, errand.target, sessions, errand.mode);
+        let sessions: Vec<_> = errand.sessions.iter().map(|s| session_id(*s)).collect();
+        match errand.way {
+            Way::Connection(mode) => {
+                self.transfer(errand.source, errand.target, sessions, mode);
+            }
+            Way::File => {
+                sessions.into_iter().for_each(|s| self.export(errand.source, errand.target, s));
+            }
+        }
+    }
+
+    /// An operator asks a gateway for a session as a file.
+    pub fn export(&mut self, source: usize, target: usize, session: SessionId) {
+        let batch = batch_id(self.begun.len());
+        self.begun.push((batch, source));
+        self.fact(session, |facts| facts.exported = true);
+        let (request, target) = (RequestId(batch.0), gateway_name(target));
+        self.feed(source, Input::Command(Command::Export { request, session, target }));
+    }
+
+    /// An operator puts a session back to use from a file, at the gateway that
+    /// the file is for.
+    pub fn import(&mut self, file: usize) {
+        let Some(octets) = self.files.get(file) else { return };
+        let Ok(export) = codec::decode::<Exported>(octets) else { return };
+        let number = u64::try_from(self.files.len() + file).unwrap_or_default();
+        let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
+        let request = RequestId([0xf1, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h]);
+        if let Some(node) = self.nodes.iter().position(|node| node.name == export.target) {
+            let export = Box::new(export);
+            self.feed(node, Input::Command(Command::Import { request, export }));
+        }
     }
 
     /// An operator asks a gateway for a transfer.
@@ -263,6 +294,8 @@ impl World {
             Step::Errand => {
                 format!("operator: {}", brief(&self.setup.errands.get(self.next_errand)))
             }
+            Step::Import(file) => format!("operator imports file {file}"),
+            Step::Relist(node) => format!("FAULT: {} lost events of its gateway", name(node)),
             Step::Cancel(batch) => format!("operator cancels batch {batch}"),
             Step::Rekey(node, s) => format!("{} is rekeyed at {}", session(s), name(node)),
             Step::End(node, s) => format!("{} ends at {}", session(s), name(node)),

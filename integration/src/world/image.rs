@@ -57,7 +57,6 @@ impl Image {
     }
 }
 
-/// A key, as long as its algorithm wants it.
 fn key(octets: usize) -> KeyMaterial {
     KeyMaterial::new(vec![0x5a; octets])
 }

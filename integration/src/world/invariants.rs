@@ -10,7 +10,7 @@ use std::fmt;
 
 use cxtp::engine::Standing;
 use protocol_spec::{
-    id::{Generation, SessionId},
+    id::{BatchId, Generation, SessionId},
     transfer::SessionState,
 };
 
@@ -94,11 +94,15 @@ pub struct Facts {
     pub harmed: bool,
     /// Some engine reported it lost.
     pub reported_lost: bool,
+    /// An operator wanted it as a file.
+    pub exported: bool,
     /// Some engine reported it in doubt.
     pub reported_in_doubt: bool,
     /// An operator made it go on elsewhere than where it was used last: its
     /// Message IDs and inbound window are lost, as the operator was told.
     pub forced: bool,
+    /// The last transfer that was begun.
+    pub moving: Option<BatchId>,
     /// The last transfer ended without a move: the session stays here.
     pub stays_at: Option<usize>,
 }
@@ -199,8 +203,12 @@ impl World {
             let stands = |node: &Node| Some(node.engine.as_ref()?.session(*session)?.standing);
             let reported_lost = facts.reported_lost
                 || self.nodes.iter().any(|node| stands(node) == Some(Standing::Lost));
-            // A target that never answers again leaves a doubt behind, for good.
-            let in_doubt = facts.reported_in_doubt && self.nodes.iter().any(|node| node.fenced);
+            // A target that was switched off leaves a doubt behind, for good, and so
+            // does a file that nobody puts to use; of what the target had taken over
+            // already, whoever switched it off knows.
+            let switched_off = self.nodes.iter().any(|node| node.fenced);
+            let doubted = self.nodes.iter().any(|node| stands(node) == Some(Standing::InDoubt));
+            let in_doubt = doubted && (switched_off || facts.exported);
             let owner = holders.iter().find(|(_, held)| held.state == SessionState::Active);
             if let Some((at, held)) = holders
                 .iter()
@@ -213,7 +221,7 @@ impl World {
             match owner {
                 _ if facts.ended => Ok(()),
                 None if reported_lost && facts.harmed => Ok(()),
-                None if in_doubt => Ok(()),
+                None if in_doubt || (switched_off && facts.harmed) => Ok(()),
                 None if facts.stays_at.is_some() && !facts.harmed => {
                     violated(Invariant::I5, "its transfer ended and no gateway has it".to_owned())
                 }

@@ -64,6 +64,8 @@ pub struct World {
     pub facts: BTreeMap<SessionId, Facts>,
     /// Errands that were begun.
     pub begun: Vec<(BatchId, usize)>,
+    /// Sessions that were handed out as files, encoded.
+    pub files: Vec<Rc<[u8]>>,
     /// Errands of the setup that are still to come.
     pub next_errand: usize,
     /// How much may still go wrong.
@@ -143,7 +145,7 @@ pub struct Tally {
 }
 
 /// Lines kept at least for whoever reads along.
-const LINES: usize = 400;
+const LINES: usize = 20_000;
 
 impl Hash for Node {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -173,8 +175,19 @@ impl World {
         self.links.iter().for_each(|link| link.fingerprint().hash(&mut hasher));
         self.facts.hash(&mut hasher);
         self.begun.hash(&mut hasher);
+        self.files.hash(&mut hasher);
         self.next_errand.hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Whether some session is used elsewhere than where it began.
+    pub fn has_moved(&self) -> bool {
+        let away = |(number, home): (usize, &usize)| {
+            let session = setup::session_id(number);
+            let mut nodes = self.nodes.iter().enumerate();
+            nodes.any(|(at, node)| at != *home && node.gateway.is_active(session))
+        };
+        self.setup.homes.iter().enumerate().any(away)
     }
 
     /// Adds a line for whoever reads along.

@@ -34,9 +34,10 @@ impl World {
                 steps.extend((!node.fenced).then_some(Step::Restart(n)));
                 continue;
             }
+            // The engine must not care in which order its wishes come true.
+            steps.extend((0..small(node.orders.len())).map(|order| Step::Act(n, order)));
             let due = node.deadline.is_some_and(|deadline| deadline <= self.now);
             for (possible, step) in [
-                (!node.orders.is_empty(), Step::Act(n, 0)),
                 (!node.answers.is_empty(), Step::Answer(n)),
                 (!node.news.is_empty(), Step::News(n)),
                 (!node.journal.unsynced.is_empty(), Step::Sync(n)),
@@ -96,6 +97,9 @@ impl World {
                 }
             }
         }
+        if budget.imports > 0 {
+            steps.extend((0..small(self.files.len())).map(Step::Import));
+        }
         if budget.all > 0 && budget.cancels > 0 {
             steps.extend((0..small(self.begun.len())).map(Step::Cancel));
         }
@@ -147,7 +151,8 @@ impl World {
         let writing = budget.writes > 0 && !node.journal.unsynced.is_empty();
         for (possible, step) in [
             (budget.crashes > 0, Step::Crash(n)),
-            (budget.fences > 0, Step::Fence(n)),
+            (budget.relists > 0, Step::Relist(n)),
+            (budget.fences > 0 && !self.setup.homes.contains(&usize::from(n)), Step::Fence(n)),
             (budget.gateways > 0, Step::LoseGateway(n)),
             (writing, Step::FailWrite(n, false)),
             (writing, Step::FailWrite(n, true)),

@@ -1,12 +1,12 @@
 //! Everything that can happen in a small world, in every order.
 //!
-//! Breadth first, so that the first trace that breaks an invariant is a shortest
-//! one. A state that was seen before is not looked at again unless more may
+//! Breadth first, so that the first way to a broken invariant is a shortest one
+//! (or deep first, where that needs too much memory). A state that was seen before is not looked at again unless more may
 //! still happen in it than before. A state in which nothing happens by itself
 //! any more is at rest and must satisfy I3 and I5.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -26,10 +26,20 @@ pub struct Limit {
     pub states: usize,
     /// Steps from the start.
     pub depth: usize,
+    /// Goes as deep as it can first, which needs a fraction of the memory; then
+    /// the way to what it finds is not the shortest.
+    pub deep: bool,
+}
+
+impl Limit {
+    /// The state that is looked at next.
+    fn next<T>(&self, waiting: &mut VecDeque<T>) -> Option<T> {
+        if self.deep { waiting.pop_back() } else { waiting.pop_front() }
+    }
 }
 
 /// What a search saw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Of which setup.
     pub name: &'static str,
@@ -39,7 +49,9 @@ pub struct Report {
     pub steps: usize,
     /// States in which nothing happens by itself any more.
     pub at_rest: usize,
-    /// Steps of the longest shortest way to a state.
+    /// Of those, states in which a session is used elsewhere than at its home.
+    pub moved: usize,
+    /// Steps of the longest way that was gone.
     pub depth: usize,
     /// Whether everything was seen.
     pub complete: bool,
@@ -60,11 +72,11 @@ pub struct Found {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, states, steps, at_rest, depth, complete, found } = self;
+        let Self { name, states, steps, at_rest, moved, depth, complete, found } = self;
         let extent = if *complete { "complete" } else { "cut short" };
         write!(
             f,
-            "{name}: {states} states, {steps} steps, {at_rest} at rest, depth {depth}, {extent}"
+            "{name}: {states} states, {steps} steps, {at_rest} at rest, {moved} of them moved, depth {depth}, {extent}"
         )?;
         if let Some(found) = found {
             writeln!(f, "\n{} after {} steps:", found.violation, found.way.len())?;
@@ -133,77 +145,73 @@ pub(super) fn begin(setup: Setup) -> Result<World, Violation> {
 
 /// Searches everything within the limit.
 pub fn search(setup: &Setup, limit: Limit) -> Report {
-    let mut report = Report {
-        name: setup.name,
-        states: 0,
-        steps: 0,
-        at_rest: 0,
-        depth: 0,
-        complete: true,
-        found: None,
-    };
+    let mut report = Report { name: setup.name, ..Report::default() };
     let mut ways = Ways(Vec::new());
     let mut seen = Seen::default();
-    let mut level = match begin(setup.clone()) {
-        Ok(world) => vec![(world, None)],
+    let mut waiting = match begin(setup.clone()) {
+        Ok(world) => VecDeque::from([(world, None, 0)]),
         Err(violation) => {
             report.found = Some(Found { violation, way: Vec::new(), trace: Vec::new() });
             return report;
         }
     };
     let mut steps = Vec::new();
-    while !level.is_empty() {
-        let mut next = Vec::new();
-        for (world, origin) in level {
-            steps.clear();
-            world.progress(&mut steps);
-            if steps.is_empty() {
-                report.at_rest += 1;
-                if let Err(violation) = world.check_at_rest() {
-                    report.found = Some(found(setup, violation, ways.to(origin)));
-                    return report;
-                }
-            }
-            world.chances(&mut steps);
-            for step in steps.iter().copied() {
-                report.steps += 1;
-                let mut after = world.clone();
-                if let Err(violation) = take(&mut after, step) {
-                    let mut way = ways.to(origin);
-                    way.push(step);
-                    report.found = Some(found(setup, violation, way));
-                    return report;
-                }
-                if seen.is_new(&after) {
-                    report.states += 1;
-                    next.push((after, Some(ways.add(origin, step))));
-                }
+    while let Some((world, origin, depth)) = limit.next(&mut waiting) {
+        steps.clear();
+        world.progress(&mut steps);
+        if steps.is_empty() {
+            report.at_rest += 1;
+            report.moved += usize::from(world.has_moved());
+            if let Err(violation) = world.check_at_rest() {
+                report.found = Some(found(setup, violation, ways.to(origin)));
+                return report;
             }
         }
-        report.depth += usize::from(!next.is_empty());
-        if report.states > limit.states || report.depth > limit.depth {
-            report.complete = false;
+        world.chances(&mut steps);
+        if limit.deep {
+            // The last is the next: what happens by itself comes before what
+            // goes wrong, so that states are reached with much of the budget.
+            steps.reverse();
+        }
+        for step in steps.iter().copied() {
+            report.steps += 1;
+            let mut after = world.clone();
+            if let Err(violation) = take(&mut after, step) {
+                let mut way = ways.to(origin);
+                way.push(step);
+                report.found = Some(found(setup, violation, way));
+                return report;
+            }
+            if seen.is_new(&after) {
+                report.states += 1;
+                report.depth = report.depth.max(depth + 1);
+                waiting.push_back((after, Some(ways.add(origin, step)), depth + 1));
+            }
+        }
+        if report.states > limit.states || depth > limit.depth {
             return report;
         }
-        level = next;
     }
+    report.complete = true;
     report
 }
 
 /// How each state was reached, as a tree that grows towards the start.
-struct Ways(Vec<(Option<usize>, Step)>);
+struct Ways(Vec<(u32, Step)>);
 
 impl Ways {
-    fn add(&mut self, origin: Option<usize>, step: Step) -> usize {
-        self.0.push((origin, step));
-        self.0.len() - 1
+    const START: u32 = u32::MAX;
+
+    fn add(&mut self, origin: Option<u32>, step: Step) -> u32 {
+        self.0.push((origin.unwrap_or(Self::START), step));
+        u32::try_from(self.0.len() - 1).unwrap_or(Self::START)
     }
 
-    fn to(&self, mut place: Option<usize>) -> Vec<Step> {
+    fn to(&self, mut place: Option<u32>) -> Vec<Step> {
         let mut way = Vec::new();
-        while let Some((origin, step)) = place.and_then(|at| self.0.get(at)) {
+        while let Some((origin, step)) = place.and_then(|at| self.0.get(at as usize)) {
             way.push(*step);
-            place = *origin;
+            place = Some(*origin).filter(|origin| *origin != Self::START);
         }
         way.reverse();
         way

@@ -56,7 +56,16 @@ pub struct Errand {
     /// Which sessions, by number.
     pub sessions: Vec<usize>,
     /// How.
-    pub mode: TransferMode,
+    pub way: Way,
+}
+
+/// How a session gets from one gateway to another.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// Over the connection of the two.
+    Connection(TransferMode),
+    /// In a file that the operator carries.
+    File,
 }
 
 /// The id of the session with this number.
@@ -126,6 +135,7 @@ impl World {
             links,
             facts,
             begun: Vec::new(),
+            files: Vec::new(),
             next_errand: 0,
             budget: setup.budget,
             broken: None,

@@ -92,9 +92,11 @@ const NO_LIMIT: Budget = Budget {
     lies: 0,
     rekeys: u8::MAX,
     ends: u8::MAX,
+    relists: u8::MAX,
     cancels: u8::MAX,
     bursts: u8::MAX,
     traffic: u8::MAX,
+    imports: u8::MAX,
 };
 
 /// Shorter times than by default, so that a run sees many of them pass.
@@ -144,12 +146,13 @@ impl Run {
         while self.steps < self.extent.steps {
             self.steps += 1;
             self.world.budget = NO_LIMIT;
+            self.world.horizon = self.world.now + Duration::from_secs(100);
             self.pass_time();
             match self.rng.below(1000) {
-                0..720 => self.something_pending()?,
-                720..950 => self.traffic()?,
-                950..975 => self.life()?,
-                975..990 => self.operator(),
+                0..600 => self.something_pending()?,
+                600..900 => self.traffic()?,
+                900..920 => self.life()?,
+                920..960 => self.operator(),
                 _ => self.fault()?,
             }
         }
@@ -245,15 +248,25 @@ impl Run {
             }
             return;
         }
+        if self.rng.chance(100) {
+            let files = self.world.files.len();
+            return if files > 0 {
+                self.world.import(self.rng.below(files))
+            };
+        }
         let target = self.any_node();
         let held: Vec<_> = self.world.nodes[source].gateway.sessions.keys().copied().collect();
         if source == target || held.is_empty() {
             return;
         }
-        let share = 1 + self.rng.below(held.len());
+        // A few, mostly, so that many batches are under way.
+        let most = if self.rng.chance(100) { held.len() } else { held.len().min(8) };
+        let share = 1 + self.rng.below(most);
         let first = self.rng.below(held.len());
-        let sessions: Vec<_> =
-            held.iter().cycle().skip(first).take(share.min(held.len())).copied().collect();
+        let sessions: Vec<_> = held.iter().cycle().skip(first).take(share).copied().collect();
+        if self.rng.chance(100) {
+            return self.world.export(source, target, sessions[0]);
+        }
         let mode = match self.rng.chance(300) {
             true => TransferMode::Reactive,
             false => TransferMode::Predictive,
@@ -268,7 +281,8 @@ impl Run {
             40..60 => |step: &Step| matches!(step, Step::Replay { .. }),
             60..80 => |step: &Step| matches!(step, Step::Refuse(..)),
             80..85 => |step: &Step| matches!(step, Step::FailWrite(..)),
-            85..99 => |step: &Step| matches!(step, Step::Delay(_)),
+            85..90 => |step: &Step| matches!(step, Step::Relist(_)),
+            90..99 => |step: &Step| matches!(step, Step::Delay(_)),
             _ => |step: &Step| matches!(step, Step::LoseGateway(_)),
         };
         let mut steps = Vec::new();
@@ -277,7 +291,7 @@ impl Run {
         // Restarts take a moment, so crashes must not be as frequent as steps.
         match self.rng.pick(&steps).copied() {
             Some(Step::Crash(_)) if self.rng.chance(700) => Ok(()),
-            Some(Step::LoseGateway(_)) if self.rng.chance(900) => Ok(()),
+            Some(Step::LoseGateway(_)) if self.rng.chance(500) => Ok(()),
             Some(step) => take(&mut self.world, step),
             None => Ok(()),
         }

@@ -4,7 +4,13 @@ use std::rc::Rc;
 
 use cxtp::engine::{GatewayReply, Input};
 
-use super::{News, World, driver::heard, invariants::Violation, setup::session_id, traffic::BURST};
+use super::{
+    News, World,
+    driver::{Order, heard},
+    invariants::Violation,
+    setup::session_id,
+    traffic::BURST,
+};
 
 /// One thing that happens. Nodes, links and sessions go by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +47,8 @@ pub enum Step {
     Errand,
     /// An operator cancels an errand.
     Cancel(u8),
+    /// An operator puts a session back to use from a file.
+    Import(u8),
     /// An operator says that a session in doubt goes on here, since its target
     /// was switched off.
     Resolve(u8, u16),
@@ -64,9 +72,12 @@ pub enum Step {
     Refuse(u8, u8),
     /// The oldest records that are being written fail; they may be on disk.
     FailWrite(u8, bool),
+    /// Events of a gateway are lost; its daemon lists again.
+    Relist(u8),
     /// A deadline passes although there is other work to do.
     Delay(u8),
-    /// A gateway is switched off for good, with its daemon and its sessions.
+    /// A gateway where no session began is switched off for good, with its
+    /// daemon and what it holds.
     Fence(u8),
     /// A peer sends final data for a session that it never had.
     Lie {
@@ -188,6 +199,12 @@ impl World {
             }
             Step::LoseGateway(node) => self.lose_gateway(usize::from(node)),
             Step::Errand => self.run_errand(),
+            Step::Import(file) => self.import(usize::from(file)),
+            Step::Relist(node) => {
+                let node = self.nodes[usize::from(node)].edit();
+                node.news.clear();
+                node.orders.push_back(Order::List);
+            }
             Step::Cancel(begun) => {
                 if let Some((batch, node)) = self.begun.get(usize::from(begun)).copied() {
                     self.cancel(node, batch);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cxtp::engine::{EngineConfig, Sabotage};
 use protocol_spec::transfer::TransferMode;
 
-use super::{Errand, Setup};
+use super::{Errand, Setup, Way};
 use crate::world::budget::Budget;
 
 /// One of everything that can go wrong; how many of them in one run is said by
@@ -23,10 +23,14 @@ const ONE_OF_EACH: Budget = Budget {
     lies: 0,
     rekeys: 1,
     ends: 1,
+    relists: 1,
     cancels: 1,
     bursts: 1,
     traffic: 1,
+    imports: 0,
 };
+
+const PREDICTIVE: Way = Way::Connection(TransferMode::Predictive);
 
 fn world(name: &'static str, homes: &[usize], errands: Vec<Errand>) -> Setup {
     Setup {
@@ -35,14 +39,14 @@ fn world(name: &'static str, homes: &[usize], errands: Vec<Errand>) -> Setup {
         homes: homes.to_vec(),
         errands,
         budget: ONE_OF_EACH,
-        horizon: Duration::from_secs(120),
+        horizon: Duration::from_secs(600),
         tune: |_: &mut EngineConfig| {},
         sabotage: None,
     }
 }
 
-fn errand(source: usize, target: usize, sessions: &[usize], mode: TransferMode) -> Errand {
-    Errand { source, target, sessions: sessions.to_vec(), mode }
+fn errand(source: usize, target: usize, sessions: &[usize], way: Way) -> Errand {
+    Errand { source, target, sessions: sessions.to_vec(), way }
 }
 
 impl Setup {
@@ -74,31 +78,33 @@ pub fn one(mode: TransferMode) -> Setup {
         TransferMode::Predictive => "one session, predictive",
         TransferMode::Reactive => "one session, reactive",
     };
-    world(name, &[0], vec![errand(0, 1, &[0], mode)])
+    world(name, &[0], vec![errand(0, 1, &[0], Way::Connection(mode))])
 }
 
 /// Two sessions in one batch.
 pub fn pair() -> Setup {
-    let errands = vec![errand(0, 1, &[0, 1], TransferMode::Predictive)];
+    let errands = vec![errand(0, 1, &[0, 1], PREDICTIVE)];
     world("two sessions, one batch", &[0, 0], errands)
 }
 
 /// Two sessions that change places.
 pub fn crossing() -> Setup {
-    let errands = vec![
-        errand(0, 1, &[0], TransferMode::Predictive),
-        errand(1, 0, &[1], TransferMode::Predictive),
-    ];
+    let errands = vec![errand(0, 1, &[0], PREDICTIVE), errand(1, 0, &[1], PREDICTIVE)];
     world("two sessions, two batches", &[0, 1], errands)
 }
 
 /// One session that moves and comes back.
 pub fn there_and_back() -> Setup {
-    let errands = vec![
-        errand(0, 1, &[0], TransferMode::Predictive),
-        errand(1, 0, &[0], TransferMode::Predictive),
-    ];
+    let errands = vec![errand(0, 1, &[0], PREDICTIVE), errand(1, 0, &[0], PREDICTIVE)];
     world("one session, there and back", &[0], errands)
+}
+
+/// One session that goes into a file, which is put to use twice.
+pub fn filed() -> Setup {
+    let errands = vec![errand(0, 1, &[0], Way::File)];
+    let mut setup = world("one session, by file", &[0], errands);
+    setup.budget.imports = 2;
+    setup
 }
 
 /// One session whose target is switched off for good, after which the operator
