@@ -368,7 +368,9 @@ impl Core {
                 let why = result.err().unwrap_or_else(|| {
                     Refusal::new(Status::GenerationChanged, "it changed while it was paused")
                 });
-                departure.failure = Some(Failure::Aborted(why));
+                let gone = is_missing(&why);
+                let failure = if gone { Failure::Lost(why) } else { Failure::Aborted(why) };
+                departure.failure.get_or_insert(failure);
                 let _ = self.source(id, session, SourceEvent::Unreadable);
             }
         }

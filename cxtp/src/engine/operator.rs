@@ -87,6 +87,9 @@ impl Engine {
 
     fn begin_import(&mut self, request: RequestId, export: Exported) -> Result<(), Refusal> {
         let Exported { batch, source, target, epoch, grants, finals, context } = export;
+        if !self.core.listed {
+            return Err(Refusal::new(Status::Busy, "this gateway is starting: try again"));
+        }
         if target != self.core.config.name {
             let detail = format!("the file is for `{target}`");
             return Err(Refusal::new(Status::NotAuthorized, detail));
