@@ -289,7 +289,11 @@ impl Core {
                 self.outbox.grant(&departure.target, (id, departure.epoch, ends));
                 Outcome::Moved { gap: departure.gap }
             }
-            SourceState::Lost => {
+            // Whatever is missing after its gateway was lost did not simply end.
+            SourceState::Lost | SourceState::Ended
+                if departure.state == SourceState::Lost
+                    || matches!(failure, Some(Failure::Lost(_))) =>
+            {
                 let why = match failure {
                     Some(Failure::Lost(why)) => why,
                     _ => Refusal::new(Status::NoSession, "the gateway no longer has it"),

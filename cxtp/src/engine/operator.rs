@@ -90,6 +90,9 @@ impl Engine {
 
     fn begin_import(&mut self, request: RequestId, export: Exported) -> Result<(), Refusal> {
         let Exported { batch, source, target, epoch, grants, finals, context } = export;
+        if !self.core.listed {
+            return Err(Refusal::new(Status::Busy, "this gateway is starting: try again"));
+        }
         //= spec CXTP-6.8-3
         if target != self.core.config.name {
             let detail = format!("the file is for `{target}`");
@@ -150,7 +153,9 @@ impl Core {
                 let why = result.err().unwrap_or_else(|| {
                     Refusal::new(Status::GenerationChanged, "it changed while it was paused")
                 });
-                departure.failure = Some(Failure::Aborted(why));
+                let gone = super::offer::is_missing(&why);
+                let failure = if gone { Failure::Lost(why) } else { Failure::Aborted(why) };
+                departure.failure.get_or_insert(failure);
                 let _ = self.source(id, session, SourceEvent::Unreadable);
             }
         }

@@ -89,8 +89,11 @@ impl Engine {
                 let target = target.clone();
                 self.core.release_again(id, session, target);
             }
-            (Place::Gone(Gone::Moved(_) | Gone::Aborted(_)), SessionState::Staged { .. })
-                if status.epoch <= session.known =>
+            // A list may be older than what has been heard since.
+            (Place::Gone(gone), SessionState::Staged { .. })
+                if session.is_settled(status.epoch)
+                    || (matches!(gone, Gone::Moved(_) | Gone::Aborted(_))
+                        && status.epoch <= session.known) =>
             {
                 self.core.outbox.discard.push((id, status.epoch));
             }
