@@ -124,7 +124,8 @@ fn an_order_that_is_forged_expired_or_about_others_pulls_nothing() {
         pair.assert_owner(A, 2);
         assert_eq!(statuses(&pair.take_held()[0]), [status]);
     }
-    assert_eq!(pair.nodes[A].misbehaviour(), [Status::BadAuthorization; 2]);
+    let reported = [Status::BadAuthorization, Status::Expired, Status::BadAuthorization];
+    assert_eq!(pair.nodes[A].misbehaviour(), reported);
 }
 
 // proves CXTP-7.3-1
