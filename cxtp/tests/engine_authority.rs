@@ -1,5 +1,7 @@
 //! Who may pull, what a file is good for, and what a hostile peer gets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod pair;
 
 use std::time::Duration;
@@ -7,13 +9,14 @@ use std::time::Duration;
 use cxtp::engine::{Command, Event, Input, Record, Reply, Standing};
 use pair::{A, B, Pair, batch, config, context, gateway, name, request, session};
 use protocol_spec::{
+    KeyMaterial,
     id::{BatchId, GatewayEpoch, Generation, Identity, RequestId, Role, SessionEpoch},
     message::{
         Authority, CtReq, Ctaa, Ctar, Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Kind, Message, Pctd,
         PctdEntry, Query, TargetState,
     },
     status::{Refusal, Status},
-    token::{Order, OrderClaims},
+    token::{Order, OrderClaims, Token, TokenClaims},
     transfer::{Finals, GrantedRange, TransferMode},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -199,6 +202,50 @@ fn the_quota_of_pulls_is_kept() {
     let order = order(7, 2, pair.now.unix + 60);
     pair.command(B, Command::Pull { request: request(7), order });
     pair.assert_owner(A, 2);
+}
+
+#[test]
+fn an_end_users_token_pulls_its_own_session_once_and_a_forged_one_nothing() {
+    for forged in [true, false] {
+        let mut pair = Pair::new(2);
+        pair.nodes[A].gateway.ike = true;
+        let claims = TokenClaims {
+            session: Some(session(0)),
+            ike_spis: pair::IKE_SPIS,
+            source: name(A),
+            target: name(B),
+            mode: TransferMode::Reactive,
+            sequence: 4711,
+            expires: pair.now.unix + 30,
+        };
+        let sk_d = KeyMaterial::new(vec![if forged { 1 } else { pair::SK_D }; 32]);
+        let token = Token::issue(claims, &sk_d, pair::PRF).unwrap();
+        let client = Identity { role: Role::Client, name: "someone".parse().unwrap() };
+        let epoch = GatewayEpoch(1);
+        pair.input(B, Input::PeerUp { peer: client.clone(), epoch, capabilities: None });
+        let ctar = |number, sessions| {
+            let authority = Authority::Token(token.clone());
+            let mode = TransferMode::Reactive;
+            let (source, target) = (name(A), name(B));
+            Message::Ctar(Ctar {
+                request: request(number),
+                source,
+                target,
+                mode,
+                sessions,
+                authority,
+            })
+        };
+        // For another's session, for its own, and for its own again.
+        for (number, id) in [(1, 1), (2, 0), (3, 0)] {
+            let message = ctar(number, vec![session(id)]);
+            pair.input(B, Input::Message { from: client.clone(), message });
+            pair.run();
+        }
+        assert!(pair.nodes[A].is_active(1));
+        let owner = if forged { A } else { B };
+        pair.assert_owner(owner, 1);
+    }
 }
 
 fn offer(epoch: u64, base: u64) -> PctdEntry {

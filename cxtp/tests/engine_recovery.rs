@@ -1,6 +1,8 @@
 //! Crashes: of either daemon at each record, of the gateways; sessions that end
 //! on the way; doubts that an operator ends.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod pair;
 
 use std::time::Duration;

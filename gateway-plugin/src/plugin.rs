@@ -3,7 +3,7 @@
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
-    mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
 };
 
 use bincode::{Decode, Encode};
@@ -255,6 +255,7 @@ pub struct EventSink {
 pub struct EventSource {
     receiver: Receiver<GatewayEvent>,
     overflowed: Arc<AtomicBool>,
+    over: AtomicBool,
 }
 
 impl EventSink {
@@ -262,7 +263,11 @@ impl EventSink {
     pub fn bounded(bound: usize) -> (Self, EventSource) {
         let (sender, receiver) = sync_channel(bound);
         let overflowed = Arc::new(AtomicBool::new(false));
-        let source = EventSource { receiver, overflowed: Arc::clone(&overflowed) };
+        let source = EventSource {
+            receiver,
+            overflowed: Arc::clone(&overflowed),
+            over: AtomicBool::new(false),
+        };
         (Self { sender, overflowed }, source)
     }
 
@@ -285,7 +290,19 @@ impl EventSource {
         if self.overflowed.swap(false, Ordering::AcqRel) {
             return Some(GatewayEvent::Overflow);
         }
-        self.receiver.recv_timeout(timeout).ok()
+        match self.receiver.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.over.store(true, Ordering::Release);
+                None
+            }
+        }
+    }
+
+    /// Whether the sink is gone, so that no event will ever come.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 }
 

@@ -2,14 +2,25 @@
 //!
 //! No other module of any crate configures bincode; a lint sees to it.
 
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::{
+    Decode, Encode,
+    config::{Configuration, Limit, LittleEndian, Varint},
+    enc::write::{SizeWriter, Writer},
+    error::{DecodeError, EncodeError},
+};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Most memory that decoding may claim for a body, in octets. Above the limit
-/// of a frame, because a value is larger in memory than on the wire.
-const CLAIM: usize = 8 << 20;
+/// Most memory that decoding may claim for a value, in octets.
+///
+/// An octet on the wire becomes at most 8 in memory (a small number in a u64), so
+/// the numbers of the largest body claim 8 MiB; a list claims what its elements
+/// take in memory before it reads them, and gives it back as it does, so that a
+/// length from the wire is refused before anything is allocated for it. Half as
+/// much again is room for the lists that are open at a time.
+const CLAIM: usize = 12 * crate::limits::MAX_BODY;
 
+//= spec CXTP-3.2-1
 const CONFIG: Configuration<LittleEndian, Varint, Limit<CLAIM>> = config();
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that configures bincode")]
@@ -41,16 +52,28 @@ pub enum Malformed {
 ///
 /// # Errors
 /// [`Malformed::Oversized`] if the value is larger than any message may be.
-pub fn encode<T: bincode::Encode>(value: &T) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+pub fn encode<T: Encode>(value: &T) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+    encode_after(0, value)
+}
+
+/// Encodes a value behind `room` zero octets, for what stands before it.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_after<T: Encode>(
+    room: usize,
+    value: &T,
+) -> Result<Zeroizing<Vec<u8>>, Malformed> {
     // Bincode grows its buffer as it goes and leaves the old ones behind
     // unwiped, so the size is computed first.
-    let mut size = bincode::enc::write::SizeWriter::default();
+    let mut size = SizeWriter::default();
     bincode::encode_into_writer(value, &mut size, CONFIG).map_err(|_| Malformed::Oversized)?;
     if size.bytes_written > CLAIM {
         return Err(Malformed::Oversized);
     }
-    let mut octets = Zeroizing::new(vec![0; size.bytes_written]);
-    bincode::encode_into_slice(value, &mut octets, CONFIG).map_err(|_| Malformed::Oversized)?;
+    let mut octets = Zeroizing::new(vec![0; room + size.bytes_written]);
+    let (_, body) = octets.split_at_mut(room);
+    bincode::encode_into_slice(value, body, CONFIG).map_err(|_| Malformed::Oversized)?;
     Ok(octets)
 }
 
@@ -58,20 +81,37 @@ pub fn encode<T: bincode::Encode>(value: &T) -> Result<Zeroizing<Vec<u8>>, Malfo
 ///
 /// # Errors
 /// [`Malformed`] says what is wrong with the octets.
-pub fn decode<T: bincode::Encode + bincode::Decode<()>>(octets: &[u8]) -> Result<T, Malformed> {
+pub fn decode<T: Encode + Decode<()>>(octets: &[u8]) -> Result<T, Malformed> {
     let (value, used) =
         bincode::decode_from_slice::<T, _>(octets, CONFIG).map_err(|e| match e {
-            bincode::error::DecodeError::UnexpectedEnd { .. } => Malformed::Truncated,
-            bincode::error::DecodeError::LimitExceeded => Malformed::Oversized,
+            DecodeError::UnexpectedEnd { .. } => Malformed::Truncated,
+            //= spec CXTP-3.4-1
+            DecodeError::LimitExceeded => Malformed::Oversized,
+            //= spec CXTP-3.3-3
             _ => Malformed::BadValue,
         })?;
+    //= spec CXTP-3.4-3
     if used != octets.len() {
         return Err(Malformed::Trailing);
     }
     // Integers have longer encodings that bincode also reads, and a set may
     // come unordered; a signature or a vector must not depend on that choice.
-    if encode(&value)?.as_slice() != octets {
-        return Err(Malformed::NotCanonical);
-    }
+    //= spec CXTP-3.4-2
+    bincode::encode_into_writer(&value, Matching(octets), CONFIG)
+        .map_err(|_| Malformed::NotCanonical)?;
     Ok(value)
 }
+
+/// Takes octets that are those expected, and nothing else.
+struct Matching<'a>(&'a [u8]);
+
+impl Writer for Matching<'_> {
+    fn write(&mut self, octets: &[u8]) -> Result<(), EncodeError> {
+        let rest = self.0.strip_prefix(octets).ok_or(EncodeError::Other("not canonical"))?;
+        self.0 = rest;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,7 @@ pub struct TooLong {
 impl Header {
     /// Writes the header.
     pub fn to_octets(self) -> [u8; HEADER] {
+        //= spec CXTP-3.1-1
         let [a, b, c, d] = self.length.to_be_bytes();
         [self.kind, self.flags, 0, 0, a, b, c, d]
     }
@@ -58,6 +59,7 @@ impl Header {
     pub fn from_octets(octets: [u8; HEADER]) -> Result<Self, TooLong> {
         let [kind, flags, _, _, a, b, c, d] = octets;
         let length = u32::from_be_bytes([a, b, c, d]);
+        //= spec CXTP-3.1-2
         if length as usize > MAX_BODY {
             return Err(TooLong { kind, length });
         }

@@ -227,6 +227,7 @@ impl fmt::Display for Identity {
 
 impl FromStr for Identity {
     type Err = BadIdentity;
+    //= spec CXTP-2.2-2
     fn from_str(text: &str) -> Result<Self, BadIdentity> {
         let bad = || BadIdentity(text.chars().take(160).collect());
         let (role, name) =

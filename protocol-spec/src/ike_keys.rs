@@ -19,6 +19,7 @@ impl Prf {
     /// The function with this number, or `None` for one that is not built on
     /// HMAC-SHA1 (2), HMAC-SHA2-256 (5), -384 (6) or -512 (7).
     pub fn from_number(number: u16) -> Option<Self> {
+        //= spec CXTP-7.1-3
         Some(Self(match number {
             2 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             5 => hmac::HMAC_SHA256,

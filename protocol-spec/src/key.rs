@@ -47,6 +47,7 @@ impl KeyMaterial {
 
 impl std::fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        //= spec CXTP-10.1-1
         write!(f, "KeyMaterial({} octets, redacted)", self.0.len())
     }
 }
@@ -68,6 +69,7 @@ impl bincode::Encode for KeyMaterial {
 
 impl<C> bincode::Decode<C> for KeyMaterial {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        //= spec CXTP-3.3-4
         let len = usize::try_from(u64::decode(decoder)?)
             .ok()
             .filter(|len| *len <= MAX_KEY_OCTETS)

@@ -7,17 +7,23 @@
 //!
 //! Read in this order: [`id`] (who and what), [`context`] (a session written
 //! down), [`transfer`] (what a move adds to it), [`message`] (what gateways say
-//! to each other), [`status`] (how they refuse).
+//! to each other), [`check`] (what a receiver looks at first), [`token`] (who may
+//! pull), [`status`] (how they refuse).
 
+pub mod check;
 pub mod codec;
 pub mod context;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod ike_keys;
 pub mod key;
 pub mod limits;
 pub mod message;
 pub mod profile;
+#[doc(hidden)]
+pub mod samples;
 pub mod status;
 pub mod token;
 pub mod transfer;

@@ -17,6 +17,18 @@ pub const MAX_KEY_OCTETS: usize = 1024;
 pub const MAX_REPLAY_WINDOW: u32 = 4096;
 /// Most octets in a name.
 pub const MAX_NAME: usize = 64;
+/// Most octets in any other text of a context.
+pub const MAX_TEXT: usize = 256;
+/// Most octets in the explanation of a refusal.
+pub const MAX_DETAIL: usize = 256;
+/// Most octets in an identification payload.
+pub const MAX_IDENTIFICATION: usize = 4096;
+/// Most octets in a nonce (RFC 7296 section 3.9).
+pub const MAX_NONCE: usize = 256;
+/// Most octets in the last response of an IKE SA.
+pub const MAX_RESPONSE: usize = 65_535;
+/// Most addresses of an IKE SA, and most policies of a Child SA.
+pub const MAX_LIST: usize = 256;
 
 /// How long a session may be paused before its transfer is committed; after
 /// that the source aborts (RFC 4067 section 4, CT_MAX_TRANSFER_TIME).

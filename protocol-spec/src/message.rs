@@ -25,6 +25,15 @@ pub const VERSION: u16 = 1;
 /// ALPN protocol of [`VERSION`].
 pub const ALPN: &[u8] = b"cxtp/1";
 
+/// The version that two peers speak: the highest that both ranges (lowest,
+/// highest) hold, or `None` where there is none.
+//= spec CXTP-9.1-1
+pub fn negotiate(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
+    let sound = |(lowest, highest): (u16, u16)| lowest <= highest;
+    let highest = ours.1.min(theirs.1);
+    (sound(ours) && sound(theirs) && highest >= ours.0.max(theirs.0)).then_some(highest)
+}
+
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident($body:ty) = $kind:literal, $critical:literal;)*) => {
         /// The type octet of a frame.
@@ -61,8 +70,12 @@ macro_rules! messages {
                 match self { $(Self::$name(_) => Kind::$name,)* }
             }
 
-            fn encode_body(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
-                match self { $(Self::$name(body) => codec::encode(body),)* }
+            // Structures and enums are encoded as they are declared: the order of
+            // fields and variants is the wire's.
+            //= spec CXTP-3.3-1
+            //= spec CXTP-3.3-2
+            fn encode_after_header(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+                match self { $(Self::$name(body) => codec::encode_after(HEADER, body),)* }
             }
 
             fn decode_body(kind: Kind, body: &[u8]) -> Result<Self, Malformed> {
@@ -72,6 +85,7 @@ macro_rules! messages {
     };
 }
 
+//= spec CXTP-4.1-1
 messages! {
     /// Context Transfer Activate Request: a client or controller asks a gateway
     /// to have sessions moved.
@@ -338,8 +352,11 @@ pub struct PreflightAnswer {
 pub struct Grant {
     /// Session, the receiver's ownership of it, and the new end of the range of
     /// each SA. `u64::MAX` says that nobody else will ever use the SA.
-    pub entries: Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>,
+    pub entries: Vec<(SessionId, SessionEpoch, NewEnds)>,
 }
+
+/// The new end of the granted range of each SA.
+pub type NewEnds = Vec<(SaRef, u64)>;
 
 /// Closes a connection on purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -381,17 +398,18 @@ impl Message {
     /// Header and body, ready for a stream. Wiped when dropped.
     ///
     /// # Errors
-    /// [`Malformed::Oversized`] if the body exceeds [`crate::limits::MAX_BODY`].
+    /// [`Malformed::Oversized`] if the body exceeds [`crate::limits::MAX_BODY`] or
+    /// has more than [`MAX_ENTRIES`] entries: the sender splits the batch.
     pub fn to_frame(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
-        let body = self.encode_body()?;
-        if body.len() > crate::limits::MAX_BODY {
+        let mut frame = self.encode_after_header()?;
+        let length = frame.len().saturating_sub(HEADER);
+        //= spec CXTP-3.1-3
+        if length > crate::limits::MAX_BODY || self.entries() > MAX_ENTRIES {
             return Err(Malformed::Oversized);
         }
-        let length = u32::try_from(body.len()).map_err(|_| Malformed::Oversized)?;
+        let length = u32::try_from(length).map_err(|_| Malformed::Oversized)?;
         let header = Header { kind: self.kind() as u8, flags: self.kind().flags(), length };
-        let mut frame = Zeroizing::new(Vec::with_capacity(HEADER + body.len()));
-        frame.extend_from_slice(&header.to_octets());
-        frame.extend_from_slice(&body);
+        frame.iter_mut().zip(header.to_octets()).for_each(|(to, octet)| *to = octet);
         Ok(frame)
     }
 
@@ -404,6 +422,8 @@ impl Message {
         if body.len() != header.length as usize {
             return Err(BadFrame::Length);
         }
+        //= spec CXTP-3.1-4
+        //= spec CXTP-3.1-5
         let Some(kind) = Kind::from_octet(header.kind) else {
             return if header.is_critical() {
                 Err(BadFrame::UnknownCritical(header.kind))
@@ -413,6 +433,7 @@ impl Message {
         };
         let message =
             Self::decode_body(kind, body).map_err(|reason| BadFrame::Body { kind, reason })?;
+        //= spec CXTP-3.4-4
         if message.entries() > MAX_ENTRIES {
             return Err(BadFrame::TooManyEntries(kind));
         }
@@ -451,3 +472,6 @@ impl Message {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

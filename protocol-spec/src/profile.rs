@@ -88,6 +88,7 @@ features! {
 
 /// A set of [`Feature`]s; bit `n` is the feature with number `n`. Bits that are
 /// not registered are kept, so that a newer peer's set survives.
+//= spec CXTP-8.3-2
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct FeatureSet(pub u64);
 
@@ -296,3 +297,6 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

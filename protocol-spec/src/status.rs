@@ -2,11 +2,18 @@
 
 use std::fmt;
 
-use bincode::{Decode, Encode};
+use bincode::{
+    BorrowDecode, Decode, Encode,
+    de::{BorrowDecoder, Decoder},
+    enc::Encoder,
+    error::{DecodeError, EncodeError},
+};
+
+use crate::limits::MAX_DETAIL;
 
 /// Why a gateway does not do what it was asked for, with text for a person:
 /// what is wrong, where, and what would cure it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode)]
 pub struct Refusal {
     /// The registered reason.
     pub status: Status,
@@ -19,10 +26,8 @@ impl Refusal {
     /// A refusal with its explanation.
     pub fn new(status: Status, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
-        if detail.len() > 256 {
-            let cut = (0..=256).rev().find(|i| detail.is_char_boundary(*i)).unwrap_or(0);
-            detail.truncate(cut);
-        }
+        //= spec CXTP-8.2-2
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
         Self { status, detail }
     }
 }
@@ -100,6 +105,8 @@ registry! {
     GatewayFault = 0x0e, "gateway-fault";
     /// The gateway process or host that held the session is gone.
     GatewayLost = 0x0f, "gateway-lost";
+    /// A context or its counters that contradict themselves or exceed a bound.
+    BadContext = 0x10, "bad-context";
 
     /// The peer may not ask for this.
     NotAuthorized = 0x100, "not-authorized";
@@ -137,26 +144,39 @@ registry! {
 }
 
 impl Encode for Status {
-    fn encode<E: bincode::enc::Encoder>(
-        &self,
-        encoder: &mut E,
-    ) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.code().encode(encoder)
     }
 }
 
 impl<C> Decode<C> for Status {
-    fn decode<D: bincode::de::Decoder<Context = C>>(
-        decoder: &mut D,
-    ) -> Result<Self, bincode::error::DecodeError> {
+    //= spec CXTP-8.2-1
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         u16::decode(decoder).map(Self::from_code)
     }
 }
 
-impl<'de, C> bincode::BorrowDecode<'de, C> for Status {
-    fn borrow_decode<D: bincode::de::BorrowDecoder<'de, Context = C>>(
-        decoder: &mut D,
-    ) -> Result<Self, bincode::error::DecodeError> {
-        Decode::decode(decoder)
+impl<C> Decode<C> for Refusal {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let status = Status::decode(decoder)?;
+        let detail = String::decode(decoder)?;
+        if detail.len() > MAX_DETAIL {
+            return Err(DecodeError::Other("the explanation of a refusal is too long"));
+        }
+        Ok(Self { status, detail })
     }
 }
+
+macro_rules! borrow_as_owned {
+    ($($name:ty),*) => {$(
+        impl<'de, C> BorrowDecode<'de, C> for $name {
+            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+                decoder: &mut D,
+            ) -> Result<Self, DecodeError> {
+                Decode::decode(decoder)
+            }
+        }
+    )*};
+}
+
+borrow_as_owned!(Status, Refusal);

@@ -43,6 +43,7 @@ impl TokenClaims {
     /// The MAC of these claims: the first 128 bits of `prf(key, label | claims)`
     /// under `key = prf+(SK_d, label)`, with the negotiated pseudo-random function
     /// of the IKE SA. `None` for a function that [`Prf`] does not have.
+    //= spec CXTP-7.1-1
     pub fn mac(&self, sk_d: &KeyMaterial, prf: u16) -> Option<[u8; 16]> {
         let prf = Prf::from_number(prf)?;
         let key = prf.expand(sk_d.expose(), &[TOKEN_LABEL], prf.octets())?;
@@ -73,6 +74,7 @@ impl Token {
     /// Whether the end user made this token. Says nothing about expiry and
     /// repetition.
     pub fn verify(&self, sk_d: &KeyMaterial, prf: u16) -> bool {
+        //= spec CXTP-7.1-2
         self.claims.mac(sk_d, prf).is_some_and(|mac| mac.ct_eq(&self.mac).into())
     }
 }
@@ -121,6 +123,7 @@ impl Order {
     /// Whether the holder of this Ed25519 key (32 octets) signed the order. Says
     /// nothing about expiry and repetition.
     pub fn verify(&self, public_key: &[u8]) -> bool {
+        //= spec CXTP-7.2-1
         self.claims.signed_octets().is_some_and(|octets| {
             UnparsedPublicKey::new(&ED25519, public_key).verify(&octets, &self.signature).is_ok()
         })

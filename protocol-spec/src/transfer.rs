@@ -134,6 +134,7 @@ impl SaUse {
             .saturating_mul(4)
             .saturating_mul(u64::try_from(time_to_stage.as_millis()).unwrap_or(u64::MAX))
             / 1000;
+        //= spec CXTP-6.6-4
         let headroom = expected.max(crate::limits::MIN_GRANT_HEADROOM);
         let window = u64::from(crate::limits::MAX_REPLAY_WINDOW);
         if headroom > (1 << 32) - window {
@@ -167,3 +168,6 @@ pub enum Outcome {
     /// No gateway has it any more.
     Lost(Refusal),
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,6 +228,9 @@ pub enum Output {
     },
 }
 
+/// One outbound sequence number for each SA.
+pub type SaNumbers = Vec<(SaRef, u64)>;
+
 /// Acts of the gateway; see the plugin trait for what each means.
 #[derive(Debug)]
 pub enum GatewayCommand {
@@ -242,7 +245,7 @@ pub enum GatewayCommand {
     /// Stop, with traffic going to the target.
     Pause(Vec<(SessionId, Name)>),
     /// Go on, with outbound numbers from those given.
-    Resume(Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>),
+    Resume(Vec<(SessionId, SessionEpoch, SaNumbers)>),
     /// Put to use.
     Activate(Vec<(SessionId, SessionEpoch, Finals)>),
     /// End silently.
@@ -250,7 +253,7 @@ pub enum GatewayCommand {
     /// Remove what was staged.
     Discard(Vec<(SessionId, SessionEpoch)>),
     /// Move the end of granted ranges.
-    Extend(Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>),
+    Extend(Vec<(SessionId, SessionEpoch, SaNumbers)>),
 }
 
 /// One session to install.

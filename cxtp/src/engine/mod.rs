@@ -29,6 +29,7 @@ mod operator;
 mod outbox;
 mod peers;
 mod preflight;
+mod pulls;
 mod recovery;
 mod sabotage;
 mod session;
@@ -40,7 +41,7 @@ mod views;
 pub use config::{EngineConfig, PeerPolicy};
 pub use io::{
     BatchSummary, Command, Event, Exported, GatewayCommand, GatewayReply, Input, Moment, Output,
-    Reply, Resolution, StageOrder,
+    Reply, Resolution, SaNumbers, StageOrder,
 };
 pub use journal::{Record, Recovered};
 pub use machine::Engine;

@@ -15,10 +15,10 @@ use protocol_spec::{
         QueryAnswer,
     },
     status::Refusal,
-    transfer::{Finals, SaRef, TransferMode},
+    transfer::{Finals, TransferMode},
 };
 
-use super::{Event, GatewayCommand, Output, Record, Reply, StageOrder};
+use super::{Event, GatewayCommand, Output, Record, Reply, SaNumbers, StageOrder};
 
 /// Contexts in one message: enough to share its cost, few enough that the target
 /// begins to stage while the rest is still on its way.
@@ -28,6 +28,13 @@ const FILL: usize = MAX_BODY / 2;
 /// Sessions in one act of the gateway.
 const ACTS: usize = MAX_ENTRIES;
 
+/// Transfers of one batch that are taken back, and why the first of them is.
+#[derive(Debug, Default)]
+struct Cancelled {
+    reason: Option<Refusal>,
+    entries: Vec<(SessionId, SessionEpoch)>,
+}
+
 /// What is wanted and was not taken yet. Not part of the engine's state: a copy
 /// of an engine starts with an empty one, since contexts are never copied.
 #[derive(Debug, Default)]
@@ -35,20 +42,20 @@ pub(super) struct Outbox {
     queue: VecDeque<Output>,
     pub(super) snapshot: Vec<SessionId>,
     pub(super) pause: Vec<(SessionId, Name)>,
-    pub(super) resume: Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>,
+    pub(super) resume: Vec<(SessionId, SessionEpoch, SaNumbers)>,
     pub(super) stage: Vec<StageOrder>,
     pub(super) activate: Vec<(SessionId, SessionEpoch, Finals)>,
     pub(super) release: Vec<(SessionId, SessionEpoch, Name)>,
     pub(super) discard: Vec<(SessionId, SessionEpoch)>,
-    pub(super) extend: Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>,
+    pub(super) extend: Vec<(SessionId, SessionEpoch, SaNumbers)>,
     pub(super) records: Vec<Record>,
     pctd: BTreeMap<(Name, BatchId), (TransferMode, usize, Vec<PctdEntry>)>,
     ctd: BTreeMap<(Name, BatchId), (usize, Vec<CtdEntry>)>,
     ctdr: BTreeMap<(Name, BatchId), Vec<CtdrEntry>>,
-    ctc: BTreeMap<(Name, BatchId), (Option<Refusal>, Vec<(SessionId, SessionEpoch)>)>,
+    ctc: BTreeMap<(Name, BatchId), Cancelled>,
     query: BTreeMap<Name, Vec<(SessionId, SessionEpoch, BatchId)>>,
     answer: BTreeMap<(Name, RequestId), Vec<CtdrEntry>>,
-    grant: BTreeMap<Name, Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>>,
+    grant: BTreeMap<Name, Vec<(SessionId, SessionEpoch, SaNumbers)>>,
 }
 
 impl Clone for Outbox {
@@ -184,16 +191,16 @@ impl Outbox {
         entry: (SessionId, SessionEpoch),
         reason: &Refusal,
     ) {
-        let (said, entries) = self.ctc.entry((to.clone(), batch)).or_default();
-        said.get_or_insert_with(|| reason.clone());
-        entries.push(entry);
+        let cancelled = self.ctc.entry((to.clone(), batch)).or_default();
+        cancelled.reason.get_or_insert_with(|| reason.clone());
+        cancelled.entries.push(entry);
     }
 
     pub(super) fn query(&mut self, to: &Name, entry: (SessionId, SessionEpoch, BatchId)) {
         self.query.entry(to.clone()).or_default().push(entry);
     }
 
-    pub(super) fn grant(&mut self, to: &Name, entry: (SessionId, SessionEpoch, Vec<(SaRef, u64)>)) {
+    pub(super) fn grant(&mut self, to: &Name, entry: (SessionId, SessionEpoch, SaNumbers)) {
         self.grant.entry(to.clone()).or_default().push(entry);
     }
 
@@ -230,9 +237,9 @@ impl Outbox {
                 queue.push_back(Output::Send { to, lane, message });
             }
         };
-        for ((to, batch), (reason, mut all)) in std::mem::take(&mut self.ctc) {
-            let Some(reason) = reason else { continue };
-            chunks(&mut all, |entries| {
+        for ((to, batch), mut cancelled) in std::mem::take(&mut self.ctc) {
+            let Some(reason) = cancelled.reason else { continue };
+            chunks(&mut cancelled.entries, |entries| {
                 let reason = reason.clone();
                 out(&to, Lane::Bulk, Message::Ctc(Ctc { batch, entries, reason }));
             });

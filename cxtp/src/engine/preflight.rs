@@ -192,6 +192,13 @@ impl Core {
         self.preflight_on(answer.request);
     }
 
+    /// The gateway will not answer any more; who asked hears nothing and asks
+    /// again.
+    pub(super) fn questions_lost(&mut self) {
+        self.questions.clear();
+        self.peers.values_mut().for_each(|peer| peer.questions = 0);
+    }
+
     /// The gateway has answered a peer's preflight.
     pub(super) fn admitted(
         &mut self,

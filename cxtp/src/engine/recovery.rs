@@ -130,6 +130,7 @@ impl Engine {
 
     /// The gateway is gone, and what it held with it.
     pub(super) fn gateway_lost(&mut self, detail: &str) {
+        self.core.questions_lost();
         let reason = Refusal::new(Status::GatewayLost, detail);
         for (id, session) in &mut self.sessions {
             let id = *id;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
+    ops::Bound,
 };
 
 use protocol_spec::{
@@ -92,6 +93,16 @@ impl Engine {
     /// Every session that the engine remembers, in the order of their ids.
     pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
         self.sessions.iter().map(|(id, session)| view(*id, session))
+    }
+
+    /// The sessions behind one, in the order of their ids; from the first with
+    /// `None`.
+    pub fn sessions_after(
+        &self,
+        after: Option<SessionId>,
+    ) -> impl Iterator<Item = SessionView> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.sessions.range((from, Bound::Unbounded)).map(|(id, session)| view(*id, session))
     }
 
     /// One session.

@@ -2,6 +2,7 @@
 //! them; no clock, no thread. Anything that an engine wants can be held back,
 //! dropped or refused, and every step is followed by a look at the invariants.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the harness")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,8 +16,9 @@ use cxtp::engine::{
 use protocol_spec::{
     KeyMaterial,
     context::{
-        ChildSa, ChildTransforms, Context, ENCR_AES_GCM_16, InboundSa, Lifetime, LifetimeUsed,
-        Load, Mode, OutboundSa, Protocol, ReplayWindow, SaKeys,
+        Authentication, ChildSa, ChildTransforms, Context, ENCR_AES_GCM_16, Extensions,
+        Identification, IkeKeys, IkeSa, IkeSecrets, IkeTransforms, InboundSa, Lifetime,
+        LifetimeUsed, Load, Mode, Nat, OutboundSa, Protocol, ReplayWindow, SaKeys, SideEffects,
     },
     id::{
         BatchId, GatewayEpoch, Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId,
@@ -87,6 +89,56 @@ pub fn context(id: SessionId, generation: Generation, sequence: u64) -> Context 
     Context { session: id, generation, ike: None, children: vec![child], load: Load::default() }
 }
 
+/// SPIs, SK_d (each octet) and prf of every IKE SA.
+pub const IKE_SPIS: (u64, u64) = (11, 12);
+pub const SK_D: u8 = 9;
+pub const PRF: u16 = 5;
+
+fn ike() -> IkeSa {
+    let key = |octet| KeyMaterial::new(vec![octet; 32]);
+    let id = |text: &str| Identification { kind: 2, data: text.as_bytes().to_vec() };
+    IkeSa {
+        spi_initiator: IKE_SPIS.0,
+        spi_responder: IKE_SPIS.1,
+        initiator: false,
+        version: 2,
+        transforms: IkeTransforms {
+            encryption: 20,
+            key_bits: 256,
+            integrity: 0,
+            prf: PRF,
+            key_exchange: 31,
+        },
+        secrets: IkeSecrets::Keys(IkeKeys {
+            sk_d: key(SK_D),
+            sk_ai: key(0),
+            sk_ar: key(0),
+            sk_ei: key(1),
+            sk_er: key(2),
+            sk_pi: key(3),
+            sk_pr: key(4),
+        }),
+        window: 1,
+        next_send: 0,
+        next_receive: 2,
+        local_id: id("gateway.example"),
+        remote_id: id("user.example"),
+        eap_identity: None,
+        authentication: Authentication::Method(14),
+        local: "192.0.2.1:4500".parse().unwrap(),
+        remote: "198.51.100.7:4500".parse().unwrap(),
+        nat: Nat::default(),
+        extensions: Extensions::default(),
+        peer_addresses: Vec::new(),
+        virtual_ips: Vec::new(),
+        rekey_in: None,
+        reauthenticate_in: None,
+        expire_in: None,
+        configuration: "users".to_owned(),
+        side_effects: SideEffects::default(),
+    }
+}
+
 /// What a scripted gateway holds of one session.
 #[derive(Clone, Debug)]
 pub struct Held {
@@ -104,6 +156,8 @@ pub struct Gateway {
     /// Acts that are refused, by their first word.
     pub refuse: BTreeMap<&'static str, Refusal>,
     pub lost: bool,
+    /// Its sessions have an IKE SA.
+    pub ike: bool,
 }
 
 fn act(command: &GatewayCommand) -> &'static str {
@@ -242,7 +296,8 @@ impl Gateway {
                 all.into_iter()
                     .map(|id| {
                         let held = self.check("snapshot", id);
-                        (id, held.map(|held| context(id, held.generation, held.sequence)))
+                        let held = held.map(|held| context(id, held.generation, held.sequence));
+                        (id, held.map(|context| Context { ike: self.ike.then(ike), ..context }))
                     })
                     .collect(),
             ),

@@ -1,0 +1,517 @@
+//! The driver: one task owns the engine, brings it what happens and has done
+//! what it wants.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use protocol_spec::{
+    id::{BatchId, Identity, Name, RequestId, Role, SessionId},
+    status::{Refusal, Status},
+};
+use serde_json::json;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    api::{self, Line},
+    clock::Clock,
+    config::Config,
+    hands::{Hands, Heard},
+    journal::{Scribe, Written},
+    report::{self, Tally},
+    seal::seal,
+};
+use crate::{
+    engine::{Command, Engine, Event, Input, Output, Reply, Standing},
+    quic::{Inbound, Transport},
+};
+
+/// How often clients hear how far their batch is.
+const PROGRESS: Duration = Duration::from_millis(200);
+/// How long a daemon that ends waits for answers to what it has committed.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Places in a client's queue of lines that progress leaves free for the end.
+const SPARE_LINES: usize = 4;
+/// Inputs taken before outputs are looked after again.
+const GULP: usize = 64;
+
+/// Where the lines of an answer go.
+pub(super) type Lines = mpsc::Sender<Line>;
+
+/// What the control API wants of the driver.
+pub(super) enum Ask {
+    /// The daemon's status.
+    Status(oneshot::Sender<api::Status>),
+    /// A page of sessions behind one.
+    Page(Option<SessionId>, usize, oneshot::Sender<Vec<api::Session>>),
+    /// One session, with what the gateway knows of it.
+    Show(SessionId, Lines),
+    /// A batch; `None` for all active sessions.
+    Transfer(Option<Vec<SessionId>>, Name, protocol_spec::transfer::TransferMode, Lines),
+    /// Would they be taken; `None` for all active sessions.
+    Preflight(Option<Vec<SessionId>>, Name, Lines),
+    /// A command whose reply is the answer.
+    Plain(RequestId, Command, Lines),
+    /// A pull, which is a batch as well.
+    Pull(RequestId, Command, Lines),
+    /// Stop a batch.
+    Cancel(BatchId, Lines),
+    /// A session for a file, sealed.
+    Export(SessionId, Name, Lines),
+}
+
+/// Somebody who waits for the reply to a command.
+struct Waiting {
+    lines: Lines,
+    kind: Kind,
+}
+
+enum Kind {
+    Plain,
+    /// How many sessions were asked about.
+    Preflight(usize),
+}
+
+/// A batch that somebody started here.
+struct Watched {
+    lines: Lines,
+    tally: Tally,
+}
+
+/// What the driver hears from.
+pub(super) struct Ears {
+    pub(super) inbound: mpsc::Receiver<Inbound>,
+    pub(super) heard: mpsc::Receiver<Heard>,
+    pub(super) written: mpsc::Receiver<Written>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) stop: CancellationToken,
+}
+
+/// One daemon at work.
+pub(super) struct Driver {
+    pub(super) config: Arc<Config>,
+    pub(super) clock: Clock,
+    pub(super) engine: Engine,
+    pub(super) transport: Transport,
+    pub(super) hands: Hands,
+    pub(super) scribe: Scribe,
+    pub(super) events: broadcast::Sender<Arc<api::Event>>,
+    pub(super) desk: Desk,
+}
+
+/// Who waits for what.
+#[derive(Default)]
+pub(super) struct Desk {
+    waiting: HashMap<RequestId, Waiting>,
+    watched: HashMap<BatchId, Watched>,
+    gateway: String,
+    ending: bool,
+}
+
+impl Driver {
+    /// Runs until told to stop, then until what was committed is answered, within
+    /// a bound.
+    pub(super) async fn run(mut self, mut ears: Ears) {
+        self.desk.gateway = "not asked yet".into();
+        let mut progress = tokio::time::interval(PROGRESS);
+        let mut deadline = self.drain();
+        let mut last = None;
+        loop {
+            let wake = deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
+            tokio::select! {
+                () = ears.stop.cancelled(), if last.is_none() => {
+                    self.desk.ending = true;
+                    self.cancel_all();
+                    last = Some(self.clock.moment().monotonic + LAST_ANSWERS);
+                }
+                Some(written) = ears.written.recv() => {
+                    self.journaled(written);
+                    gulp(&mut ears.written, |written| self.journaled(written));
+                }
+                Some(heard) = ears.heard.recv() => {
+                    self.heard(heard);
+                    gulp(&mut ears.heard, |heard| self.heard(heard));
+                }
+                Some(inbound) = ears.inbound.recv() => {
+                    self.inbound(inbound);
+                    gulp(&mut ears.inbound, |inbound| self.inbound(inbound));
+                }
+                Some(ask) = ears.asks.recv() => self.ask(ask),
+                _ = progress.tick() => self.tell_progress(),
+                () = sleep_until(wake), if wake.is_some() => self.handle(Input::Tick),
+            }
+            deadline = self.drain();
+            if let Some(last) = last
+                && (self.settled() || self.clock.moment().monotonic >= last)
+            {
+                break;
+            }
+        }
+        let reason = Refusal::new(Status::ShuttingDown, "the daemon was told to end");
+        self.transport.stop(reason).await;
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.engine.handle(input, self.clock.moment());
+    }
+
+    /// Whether nothing waits for an answer of a peer or of the gateway.
+    fn settled(&self) -> bool {
+        self.engine.batches().next().is_none()
+    }
+
+    fn cancel_all(&mut self) {
+        let batches: BTreeSet<_> = self.engine.batches().collect();
+        for batch in batches {
+            self.handle(Input::Command(Command::Cancel { batch }));
+        }
+    }
+
+    fn journaled(&mut self, (ticket, result): Written) {
+        match result {
+            Ok(()) => self.handle(Input::Journaled { ticket }),
+            Err(detail) => {
+                tracing::error!(%detail, "the journal could not be written; is the disk full?");
+                self.handle(Input::JournalFailed { ticket, detail });
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Reply(reply) => self.handle(Input::Gateway(reply)),
+            Heard::Up(capabilities) => {
+                if self.desk.gateway != "up" {
+                    tracing::info!("the gateway answers");
+                }
+                self.desk.gateway = "up".into();
+                self.transport.open(capabilities);
+            }
+            Heard::Down(why) => {
+                if self.desk.gateway != why {
+                    tracing::warn!(%why, "the gateway cannot be used; it is asked again");
+                    self.desk.gateway = why;
+                }
+            }
+        }
+    }
+
+    fn inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::PeerUp { peer, epoch, capabilities } => {
+                tracing::info!(%peer, life = epoch.0, "peer is up");
+                self.publish(|| report::plain_event("peer-up", json!({"peer": peer.to_string()})));
+                self.handle(Input::PeerUp { peer, epoch, capabilities });
+            }
+            Inbound::PeerDown { peer, reason } => {
+                tracing::warn!(%peer, %reason, "peer is down");
+                let fields = json!({"peer": peer.to_string(), "reason": reason});
+                self.publish(|| report::plain_event("peer-down", fields));
+                self.handle(Input::PeerDown { peer });
+            }
+            // The peer's room is given back only after its message was handled.
+            Inbound::Message { from, message, room } => {
+                self.handle(Input::Message { from, message });
+                drop(room);
+            }
+        }
+    }
+
+    /// Has done what the engine wants; returns when it wants to be woken.
+    fn drain(&mut self) -> Option<Duration> {
+        loop {
+            match self.engine.poll_output() {
+                Output::Wait(deadline) => return deadline,
+                Output::Send { to, lane, message } => self.transport.send(&to, lane, message),
+                Output::Gateway(command) => self.hands.order(command),
+                Output::Journal { ticket, records } => {
+                    let unix = self.clock.moment().unix;
+                    if !self.scribe.write(ticket, records, unix) {
+                        let detail = "too many writes wait for the disk".to_owned();
+                        self.handle(Input::JournalFailed { ticket, detail });
+                    }
+                }
+                Output::Event(event) => self.event(&event),
+                Output::Reply { request, reply } => self.reply(request, reply),
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.publish(|| report::event(event));
+        match event {
+            Event::TransferEnded { batch, session, outcome } => {
+                tracing::debug!(%batch, %session, ?outcome, "transfer ended");
+                if let Some(watched) = self.desk.watched.get_mut(batch) {
+                    watched.tally.ended(session.to_string(), outcome);
+                }
+            }
+            Event::BatchEnded(end) => {
+                tracing::info!(
+                    batch = %end.batch, moved = end.moved, refused = end.refused, aborted = end.aborted,
+                    in_doubt = end.in_doubt, lost = end.lost, "batch ended"
+                );
+                self.transport.finish(end.batch);
+                if let Some(watched) = self.desk.watched.remove(&end.batch) {
+                    done(&watched.lines, &watched.tally.summary(end));
+                }
+            }
+            Event::InDoubt { session, target } => {
+                tracing::warn!(%session, %target, "in doubt: committed, and the target does not answer");
+            }
+            Event::Lost { session, reason } => tracing::error!(%session, %reason, "session lost"),
+            Event::PeerMisbehaved { peer, reason } => {
+                tracing::warn!(%peer, %reason, "peer misbehaved");
+            }
+            Event::Taken { session, epoch, source } => {
+                tracing::debug!(%session, %epoch, %source, "taken");
+            }
+            Event::Committed { session, epoch } => tracing::debug!(%session, %epoch, "committed"),
+            Event::TransferBegun { batch, session, target, .. } => {
+                tracing::debug!(%batch, %session, %target, "transfer begun");
+            }
+            Event::SessionUp(status) => tracing::debug!(session = %status.session, "session up"),
+            Event::SessionDown(session) => tracing::debug!(%session, "session down"),
+            Event::UnknownSpi(spi) => tracing::debug!(spi, "packet for an unknown SPI"),
+        }
+    }
+
+    /// Tells whoever watches; costs nothing when nobody does.
+    fn publish(&self, event: impl FnOnce() -> api::Event) {
+        if self.events.receiver_count() > 0 {
+            // Nobody may be left by now.
+            let _ = self.events.send(Arc::new(event()));
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply) {
+        // A pull that was refused has no end of a batch.
+        if let Reply::Refused(why) = &reply
+            && let Some(watched) = self.desk.watched.remove(&BatchId(request.0))
+        {
+            fail(&watched.lines, why);
+        }
+        let Some(waiting) = self.desk.waiting.remove(&request) else { return };
+        match reply {
+            Reply::Accepted => done(&waiting.lines, &json!({})),
+            Reply::Refused(why) => fail(&waiting.lines, &why),
+            Reply::Preflight(refusals) => {
+                let Kind::Preflight(sessions) = waiting.kind else { return };
+                let failure = |(session, why): &(SessionId, Refusal)| api::Failure {
+                    session: session.to_string(),
+                    outcome: "refused".into(),
+                    reason: report::refused(why),
+                };
+                let refused: Vec<_> = refusals.iter().map(failure).collect();
+                let accepted = sessions.saturating_sub(refused.len());
+                done(&waiting.lines, &api::PreflightReport { sessions, accepted, refused });
+            }
+            Reply::Exported(exported) => {
+                let key = self.config.peers.get(&exported.target).and_then(|p| p.seal_key.as_ref());
+                let Some(key) = key else { return };
+                match seal(&exported, key) {
+                    Ok(sealed) => done(&waiting.lines, &sealed),
+                    Err(error) => fail(
+                        &waiting.lines,
+                        &Refusal::new(
+                            Status::GatewayFault,
+                            format!("it cannot be sealed: {error}"),
+                        ),
+                    ),
+                }
+            }
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        for (batch, watched) in &self.desk.watched {
+            if let Some(progress) = self.engine.progress(*batch)
+                && watched.lines.capacity() > SPARE_LINES
+            {
+                // The client may be gone; the batch goes on.
+                let _ = watched.lines.try_send(Line::Progress(report::progress(progress)));
+            }
+        }
+    }
+
+    fn active(&self) -> Vec<SessionId> {
+        self.engine
+            .sessions()
+            .filter(|view| view.standing == Standing::Active)
+            .map(|view| view.session)
+            .collect()
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Status(answer) => {
+                // Whoever asked may be gone, here and below.
+                let _ = answer.send(self.status());
+            }
+            Ask::Page(after, length, answer) => {
+                let page = self.engine.sessions_after(after).take(length);
+                let _ = answer.send(page.map(|view| report::session(&view)).collect());
+            }
+            Ask::Show(session, lines) => self.show(session, lines),
+            Ask::Transfer(sessions, target, mode, lines) => {
+                if self.refuses_new(&target, &lines) {
+                    return;
+                }
+                let batch = BatchId(random());
+                let sessions = sessions.unwrap_or_else(|| self.active());
+                tracing::info!(%batch, %target, sessions = sessions.len(), "transfer asked for");
+                self.desk.watched.insert(batch, Watched { lines, tally: Tally::default() });
+                let command = Command::Transfer { batch, sessions, target, mode };
+                self.handle(Input::Command(command));
+            }
+            Ask::Preflight(sessions, target, lines) => {
+                if self.refuses_new(&target, &lines) {
+                    return;
+                }
+                let sessions = sessions.unwrap_or_else(|| self.active());
+                let request = RequestId(random());
+                let kind = Kind::Preflight(sessions.len());
+                self.desk.waiting.insert(request, Waiting { lines, kind });
+                self.handle(Input::Command(Command::Preflight { request, sessions, target }));
+            }
+            Ask::Plain(request, command, lines) => {
+                self.desk.waiting.insert(request, Waiting { lines, kind: Kind::Plain });
+                self.handle(Input::Command(command));
+            }
+            Ask::Pull(request, command, lines) => {
+                let watched = Watched { lines, tally: Tally::default() };
+                self.desk.watched.insert(BatchId(request.0), watched);
+                self.handle(Input::Command(command));
+            }
+            Ask::Cancel(batch, lines) => {
+                if self.engine.batches().any(|running| running == batch) {
+                    self.handle(Input::Command(Command::Cancel { batch }));
+                    done(&lines, &json!({}));
+                } else {
+                    let why = "no such batch runs here; it may have ended".to_owned();
+                    fail(&lines, &Refusal::new(Status::NoTransfer, why));
+                }
+            }
+            Ask::Export(session, target, lines) => {
+                if self.refuses_new(&target, &lines) {
+                    return;
+                }
+                if self.config.peers.get(&target).is_none_or(|peer| peer.seal_key.is_none()) {
+                    let why =
+                        format!("set `peers.{target}.seal_key` to the public key of {target}");
+                    return fail(&lines, &Refusal::new(Status::NoPeer, why));
+                }
+                let request = RequestId(random());
+                self.desk.waiting.insert(request, Waiting { lines, kind: Kind::Plain });
+                self.handle(Input::Command(Command::Export { request, session, target }));
+            }
+        }
+    }
+
+    /// Refuses what must not begin any more, or never can.
+    fn refuses_new(&self, target: &Name, lines: &Lines) -> bool {
+        let refusal = if self.desk.ending {
+            Refusal::new(Status::ShuttingDown, "the daemon is ending")
+        } else if target == self.config.name() {
+            Refusal::new(Status::NoPeer, format!("{target} is this gateway; name another one"))
+        } else if !self.config.peers.contains_key(target) {
+            let known: Vec<_> = self.config.peers.keys().map(Name::as_str).collect();
+            let detail = format!("{target} is not configured; known are: {}", known.join(", "));
+            Refusal::new(Status::NoPeer, detail)
+        } else {
+            return false;
+        };
+        fail(lines, &refusal);
+        true
+    }
+
+    fn show(&mut self, session: SessionId, lines: Lines) {
+        let Some(view) = self.engine.session(session) else {
+            let why = "no such session is known here; `cxtpctl sessions` lists them";
+            return fail(&lines, &Refusal::new(Status::NoSession, why));
+        };
+        let look = self.hands.look(session);
+        tokio::spawn(async move {
+            let profile = look.await.unwrap_or_else(|_| {
+                Err(Refusal::new(Status::RateLimited, "the gateway is busy; ask again"))
+            });
+            done(&lines, &report::details(&view, profile));
+        });
+    }
+
+    fn status(&self) -> api::Status {
+        api::Status {
+            name: self.config.name().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            gateway_epoch: self.engine.gateway_epoch().0,
+            gateway: self.desk.gateway.clone(),
+            sessions: report::counts(self.engine.counts()),
+            batches: self.engine.batches().count(),
+            peers: self.peers(),
+        }
+    }
+
+    fn peers(&self) -> std::collections::BTreeMap<String, String> {
+        let engine: BTreeSet<&Identity> =
+            self.engine.peers().filter(|(_, up)| *up).map(|(peer, _)| peer).collect();
+        self.transport
+            .gateways()
+            .into_iter()
+            .map(|(name, state)| {
+                // Up means that the engine knows as well.
+                let peer = Identity { role: Role::Gateway, name };
+                let known = state != "up" || engine.contains(&peer);
+                let state = if known { state } else { "connecting".to_owned() };
+                (peer.name.to_string(), state)
+            })
+            .collect()
+    }
+}
+
+/// Takes what is there already, within a bound.
+fn gulp<T>(channel: &mut mpsc::Receiver<T>, mut take: impl FnMut(T)) {
+    for _ in 0..GULP {
+        match channel.try_recv() {
+            Ok(item) => take(item),
+            Err(_) => return,
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sixteen random octets, for an identifier.
+pub(super) fn random() -> [u8; 16] {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut octets = [0; 16];
+    // The system's source does not fail once it is seeded; a fixed identifier
+    // would be refused as used, which is safe.
+    let _ = SystemRandom::new().fill(&mut octets);
+    octets
+}
+
+/// The last line of an answer. The client may be gone.
+pub(super) fn done(lines: &Lines, value: &impl serde::Serialize) {
+    let line = match serde_json::to_value(value) {
+        Ok(value) => Line::Done(value),
+        Err(error) => Line::Error(api::Refused {
+            status: Status::GatewayFault.name().to_owned(),
+            detail: format!("the answer cannot be written: {error}"),
+        }),
+    };
+    let _ = lines.try_send(line);
+}
+
+/// The last line of an answer that is a refusal.
+pub(super) fn fail(lines: &Lines, why: &Refusal) {
+    let _ = lines.try_send(Line::Error(report::refused(why)));
+}

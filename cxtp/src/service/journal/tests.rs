@@ -1,0 +1,141 @@
+use std::{sync::mpsc, time::Duration};
+
+use protocol_spec::{
+    id::{GatewayEpoch, SessionEpoch, SessionId},
+    status::{Refusal, Status},
+};
+
+use super::*;
+
+fn resumed(session: u8, epoch: u64) -> Record {
+    Record::Resumed {
+        session: SessionId([session; 16]),
+        epoch: SessionEpoch(epoch),
+        from: Vec::new(),
+    }
+}
+
+fn moved(session: u8, keep: Duration) -> Record {
+    Record::Moved {
+        session: SessionId([session; 16]),
+        epoch: SessionEpoch(1),
+        target: "gw-b".parse().unwrap(),
+        keep,
+    }
+}
+
+#[test]
+fn the_newest_record_of_a_session_is_found_after_a_restart_and_each_start_is_a_new_life() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, recovered) = Store::open(directory.path(), 100).unwrap();
+    assert_eq!(recovered, Recovered { gateway_epoch: GatewayEpoch(1), records: vec![] });
+    store.append(&[resumed(1, 1), resumed(2, 5)], 100).unwrap();
+    store.append(&[resumed(1, 2)], 100).unwrap();
+    drop(store);
+    let (_, recovered) = Store::open(directory.path(), 100).unwrap();
+    assert_eq!(recovered.gateway_epoch, GatewayEpoch(2));
+    assert_eq!(recovered.records, vec![resumed(1, 2), resumed(2, 5)]);
+}
+
+#[test]
+fn a_tombstone_is_forgotten_once_its_time_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), 1000).unwrap();
+    store
+        .append(&[moved(1, Duration::from_secs(10)), moved(2, Duration::from_secs(99))], 1000)
+        .unwrap();
+    drop(store);
+    let (_, recovered) = Store::open(directory.path(), 1050).unwrap();
+    assert_eq!(recovered.records, vec![moved(2, Duration::from_secs(99))]);
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = Store::open(directory.path(), 0).unwrap();
+    let second = Store::open(directory.path(), 0);
+    assert!(matches!(second, Err(JournalError::InUse(_))));
+}
+
+#[test]
+fn a_damaged_journal_is_named_and_not_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.redb");
+    fs::write(&path, b"not a journal").unwrap();
+    let error = Store::open(directory.path(), 0).err().unwrap();
+    assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("journal.redb"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"not a journal");
+}
+
+#[test]
+fn only_the_owner_can_read_the_journal() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let _store = Store::open(&state, 0).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&state), mode(&state.join("journal.redb"))), (0o700, 0o600));
+}
+
+/// A journal that counts its commits, waits for a sign before each, and fails
+/// when told to.
+struct Slow {
+    go: mpsc::Receiver<bool>,
+    commits: mpsc::Sender<usize>,
+}
+
+impl Journal for Slow {
+    fn append(&mut self, records: &[Record], _: u64) -> Result<(), JournalError> {
+        let good = self.go.recv_timeout(Duration::from_secs(5)).unwrap();
+        self.commits.send(records.len()).unwrap();
+        if good { Ok(()) } else { Err(JournalError::Unwritten("disk full".into())) }
+    }
+}
+
+#[test]
+fn records_that_wait_share_one_commit_and_a_failure_reaches_each_ticket() {
+    let (go, wait) = mpsc::channel();
+    let (commits, counted) = mpsc::channel();
+    let (done, heard) = mpsc::channel();
+    let scribe = Scribe::start(Box::new(Slow { go: wait, commits }), move |written| {
+        done.send(written).unwrap();
+    })
+    .unwrap();
+    assert!(scribe.write(0, vec![resumed(0, 1)], 0));
+    go.send(true).unwrap();
+    let limit = Duration::from_secs(5);
+    assert_eq!(heard.recv_timeout(limit).unwrap(), (0, Ok(())));
+    assert_eq!(counted.recv_timeout(limit).unwrap(), 1);
+    // The thread waits for records, takes the first that come, and whatever
+    // comes while it is held up goes together.
+    for ticket in 1..=4 {
+        assert!(scribe.write(ticket, vec![resumed(1, ticket)], 0));
+    }
+    go.send(true).unwrap();
+    go.send(false).unwrap();
+    go.send(false).unwrap();
+    go.send(false).unwrap();
+    let answers: Vec<_> = (0..4).map(|_| heard.recv_timeout(limit).unwrap()).collect();
+    assert_eq!(answers.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let sizes: Vec<_> = counted.try_iter().collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 4);
+    let failed = answers.iter().filter(|(_, result)| result.is_err()).count();
+    assert_eq!(failed, 4 - sizes[0]);
+}
+
+#[test]
+fn nothing_that_the_journal_holds_is_a_key() {
+    // A record is made of numbers, names and reasons; this names each of them,
+    // so that a new field of another type has to be looked at here.
+    let lost = Some(Refusal::new(Status::GatewayLost, "the process ended"));
+    let session = SessionId([9; 16]);
+    let record = Record::Ended { session, epoch: SessionEpoch(3), lost };
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), 0).unwrap();
+    store.append(&[record], 0).unwrap();
+    drop(store);
+    let octets = fs::read(directory.path().join("journal.redb")).unwrap();
+    let mark = protocol_spec::KeyMaterial::new(b"marked key material".to_vec());
+    assert!(!octets.windows(mark.len()).any(|part| part == mark.expose()));
+}

@@ -1,0 +1,418 @@
+//! The messages of the valid vectors.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use protocol_spec::{
+    context::{
+        Authentication, ChildSa, ChildTransforms, Context, Direction, IkeSecrets, InboundSa,
+        Lifetime, Load, Mode, Policy, Prefix, Protocol, ReplacedSa, ReplayWindow, Selector,
+    },
+    id::{BatchId, GatewayEpoch, Generation, RequestId, SessionEpoch, SessionId},
+    message::{
+        Authority, Bye, CtReq, Ctaa, Ctar, Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Grant, Heartbeat,
+        Hello, Lane, Message, Opaque, Pctd, PctdEntry, Preflight, PreflightAnswer, Query,
+        QueryAnswer, TargetState,
+    },
+    profile::{Capabilities, Feature},
+    samples::{child, context, finals, grants, key, name, order_claims, smallest, token_claims},
+    status::{Refusal, Status},
+    token::{Order, Token},
+    transfer::{GrantedRange, SaRef, TransferMode},
+};
+
+type Case = (&'static str, &'static str, Message);
+
+const S1: SessionId = SessionId([0xa1; 16]);
+const S2: SessionId = SessionId([0xa2; 16]);
+const BATCH: BatchId = BatchId([0xb0; 16]);
+const REQUEST: RequestId = RequestId([0x0e; 16]);
+const SA: SaRef = SaRef { protocol: Protocol::Esp, inbound_spi: 0xc000_0001 };
+
+fn refusal(status: Status, detail: &str) -> Refusal {
+    Refusal::new(status, detail)
+}
+
+/// Name, what it shows, message.
+pub(crate) fn all() -> Vec<Case> {
+    [requests(), transfers(), contexts(), connection(), questions()].concat_all()
+}
+
+trait ConcatAll {
+    fn concat_all(self) -> Vec<Case>;
+}
+
+impl<const N: usize> ConcatAll for [Vec<Case>; N] {
+    fn concat_all(self) -> Vec<Case> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+fn requests() -> Vec<Case> {
+    let ctar = |mode, authority| {
+        Message::Ctar(Ctar {
+            request: REQUEST,
+            source: name("gw-a.example"),
+            target: name("gw-b.example"),
+            mode,
+            sessions: vec![S1, S2],
+            authority,
+        })
+    };
+    let token = || Authority::Token(Token { claims: token_claims(), mac: [0x3c; 16] });
+    let order = Authority::Order(Order { claims: order_claims(), signature: vec![0x5a; 64] });
+    let anonymous = {
+        let claims = protocol_spec::token::TokenClaims { session: None, ..token_claims() };
+        Authority::Token(Token { claims, mac: [0; 16] })
+    };
+    let ct_req =
+        |authority| Message::CtReq(CtReq { request: REQUEST, sessions: vec![S1], authority });
+    vec![
+        (
+            "ctar-token",
+            "An end user asks the target; its MAC is not a real one",
+            ctar(TransferMode::Reactive, token()),
+        ),
+        (
+            "ctar-order",
+            "A controller asks the source; its signature is not a real one",
+            ctar(TransferMode::Predictive, order),
+        ),
+        (
+            "ctar-known",
+            "The source tells the target of an operator's order",
+            ctar(TransferMode::Reactive, Authority::Known(REQUEST)),
+        ),
+        (
+            "ctaa-accepted",
+            "All was accepted",
+            Message::Ctaa(Ctaa { request: REQUEST, refused: vec![] }),
+        ),
+        (
+            "ctaa-refused",
+            "Two sessions are refused; the second explanation is empty",
+            Message::Ctaa(Ctaa {
+                request: REQUEST,
+                refused: vec![
+                    (S1, refusal(Status::BadAuthorization, "the token does not verify: renew it")),
+                    (S2, refusal(Status::NoSession, "")),
+                ],
+            }),
+        ),
+        (
+            "ct-req-token",
+            "The target passes an end user's token on; the session id is not known to it",
+            ct_req(anonymous),
+        ),
+        (
+            "ct-req-known",
+            "The target asks for what the source offered",
+            ct_req(Authority::Known(REQUEST)),
+        ),
+        ("ct-req-standby", "A standby asks", ct_req(Authority::Standby)),
+    ]
+}
+
+fn transfers() -> Vec<Case> {
+    let full = context(0x4b);
+    let without_ike = Context { ike: None, ..context(0x4b) };
+    let entry = |session, state| CtdrEntry { session, epoch: SessionEpoch(4), state };
+    let known = SessionEpoch(9);
+    vec![
+        (
+            "ctd-full",
+            "Final counters of a session with an IKE SA and its last response",
+            Message::Ctd(Ctd {
+                batch: BATCH,
+                entries: vec![CtdEntry {
+                    session: S1,
+                    epoch: SessionEpoch(4),
+                    finals: finals(&full),
+                }],
+            }),
+        ),
+        (
+            "ctd-without-ike",
+            "Final counters of a session without IKE SA",
+            Message::Ctd(Ctd {
+                batch: BATCH,
+                entries: vec![CtdEntry {
+                    session: S2,
+                    epoch: SessionEpoch(1),
+                    finals: finals(&without_ike),
+                }],
+            }),
+        ),
+        (
+            "ctdr-every-state",
+            "The four states of a session at its target; the last text is not ASCII",
+            Message::Ctdr(Ctdr {
+                batch: BATCH,
+                entries: vec![
+                    entry(S1, TargetState::Staged { generation: Generation(3) }),
+                    entry(
+                        S2,
+                        TargetState::Refused {
+                            refusal: refusal(Status::StaleEpoch, "epoch 9 is known: go above it"),
+                            known,
+                        },
+                    ),
+                    entry(S1, TargetState::Active),
+                    entry(S2, TargetState::Aborted(refusal(Status::TimedOut, "größer als 200 ms"))),
+                ],
+            }),
+        ),
+        (
+            "ctc",
+            "The source takes back two sessions before the commit",
+            Message::Ctc(Ctc {
+                batch: BATCH,
+                entries: vec![(S1, SessionEpoch(4)), (S2, SessionEpoch(1))],
+                reason: refusal(Status::Cancelled, "an operator stopped the batch"),
+            }),
+        ),
+        (
+            "grant-rest",
+            "After the release the target may use all numbers",
+            Message::Grant(Grant { entries: vec![(S1, SessionEpoch(4), vec![(SA, u64::MAX)])] }),
+        ),
+        (
+            "grant-integers",
+            "Integers on both sides of each length of the encoding",
+            Message::Grant(Grant {
+                entries: vec![(
+                    S1,
+                    SessionEpoch(0),
+                    [
+                        250,
+                        251,
+                        65_535,
+                        65_536,
+                        u64::from(u32::MAX),
+                        1 << 32,
+                        (1 << 53) - 1,
+                        1 << 53,
+                    ]
+                    .into_iter()
+                    .map(|end| (SA, end))
+                    .collect(),
+                )],
+            }),
+        ),
+    ]
+}
+
+fn pctd(context: Context, grants: Vec<GrantedRange>) -> Message {
+    Message::Pctd(Pctd {
+        batch: BATCH,
+        mode: TransferMode::Predictive,
+        entries: vec![PctdEntry { epoch: SessionEpoch(4), grants, context }],
+    })
+}
+
+fn contexts() -> Vec<Case> {
+    let full = context(0x4b);
+    let full_grants = grants(&full);
+    let kernel_only = Context {
+        session: S2,
+        generation: Generation(0),
+        ike: None,
+        children: vec![authenticated(), child(0x4b, 0xc000_0002)],
+        load: Load::default(),
+    };
+    let kernel_grants = grants(&kernel_only);
+    vec![
+        (
+            "pctd-full",
+            "A session with an IKE SA by its keys and a Child SA with every optional field",
+            pctd(full, full_grants),
+        ),
+        (
+            "pctd-seed",
+            "An IKE SA by the inputs of its keys, rekeyed, with two key exchanges, over IPv6",
+            pctd(seeded(), vec![]),
+        ),
+        (
+            "pctd-kernel-only",
+            "No IKE SA; AH in transport mode with IPComp and 32-bit numbers, and an ESP pair",
+            pctd(kernel_only, kernel_grants),
+        ),
+        (
+            "pctd-smallest",
+            "The shortest context that decodes; a target refuses it, since it holds no SA",
+            pctd(smallest(), vec![]),
+        ),
+        (
+            "pctd-empty",
+            "No entry at all, in a reactive transfer",
+            Message::Pctd(Pctd { batch: BATCH, mode: TransferMode::Reactive, entries: vec![] }),
+        ),
+    ]
+}
+
+fn seeded() -> Context {
+    let mut context = context(0x4b);
+    context.children.clear();
+    if let Some(ike) = &mut context.ike {
+        ike.secrets = IkeSecrets::Seed {
+            nonce_initiator: vec![0x11; 32],
+            nonce_responder: vec![0x12; 32],
+            shared: vec![key(0x4b, 32), key(0x4c, 32)],
+            replaced: Some(ReplacedSa { prf: 2, sk_d: key(0x4d, 20) }),
+        };
+        ike.authentication = Authentication::Method(14);
+        ike.eap_identity = None;
+        ike.local = (std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 500).into();
+        ike.remote = (std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7), 500).into();
+        ike.peer_addresses.clear();
+        ike.virtual_ips.clear();
+        ike.rekey_in = None;
+        ike.expire_in = None;
+    }
+    context
+}
+
+/// A pair of AH SAs, without optional fields.
+fn authenticated() -> ChildSa {
+    let sample = child(0x4b, 0xc000_0001);
+    let keys =
+        || protocol_spec::context::SaKeys { encryption: key(0, 0), integrity: key(0x4b, 32) };
+    let host = |last| Selector {
+        prefix: Prefix { address: [192, 0, 2, last].into(), bits: 32 },
+        ports: (80, 443),
+    };
+    ChildSa {
+        protocol: Protocol::Ah,
+        mode: Mode::Transport,
+        cpi: Some((0x1000, 0x2000)),
+        transforms: ChildTransforms { encryption: 0, key_bits: 0, integrity: 12 },
+        esn: false,
+        inbound: InboundSa {
+            keys: keys(),
+            window: ReplayWindow { size: 32, highest: 0, bitmap: vec![0] },
+            ..sample.inbound
+        },
+        outbound: protocol_spec::context::OutboundSa {
+            keys: keys(),
+            sequence: 0,
+            ..sample.outbound
+        },
+        policies: [Direction::In, Direction::Out, Direction::Forward]
+            .into_iter()
+            .map(|direction| Policy {
+                direction,
+                priority: 0,
+                source: host(1),
+                destination: host(2),
+                protocol: 6,
+            })
+            .collect(),
+        encapsulation: None,
+        pmtu: None,
+        mark: None,
+        if_id: None,
+        lifetime: Lifetime::default(),
+        rekey_in: Some(Duration::new(0, 999_999_999)),
+        ..sample
+    }
+}
+
+fn connection() -> Vec<Case> {
+    let capabilities = Capabilities {
+        features: [
+            Feature::Ike,
+            Feature::Esp,
+            Feature::TunnelMode,
+            Feature::Esn,
+            Feature::PortSelectors,
+        ]
+        .into_iter()
+        .collect(),
+        child_transforms: BTreeSet::from([(20, 128, 0), (20, 256, 0), (12, 256, 12)]),
+        ike_transforms: BTreeSet::from([(20, 256, 0, 5, 31)]),
+        max_replay_window: 4096,
+        max_sessions: 1_000_000,
+    };
+    let hello = |lane, capabilities| {
+        Message::Hello(Hello {
+            versions: (1, 1),
+            name: name("gw-a.example"),
+            epoch: GatewayEpoch(300),
+            lane,
+            capabilities,
+        })
+    };
+    let beat =
+        |number, echo| Message::Heartbeat(Heartbeat { number, epoch: GatewayEpoch(300), echo });
+    vec![
+        (
+            "hello-gateway",
+            "A gateway opens its control connection; sets are in ascending order",
+            hello(Lane::Control, Some(capabilities)),
+        ),
+        ("hello-client", "A client or controller has no capabilities", hello(Lane::Control, None)),
+        ("hello-bulk", "The bulk connection", hello(Lane::Bulk, None)),
+        ("heartbeat-first", "Nothing was heard yet", beat(1, None)),
+        (
+            "heartbeat-echo",
+            "The newest beat of the other side is echoed",
+            beat(70_000, Some((250, GatewayEpoch(251)))),
+        ),
+        (
+            "bye",
+            "A planned end",
+            Message::Bye(Bye { reason: refusal(Status::ShuttingDown, "maintenance") }),
+        ),
+        (
+            "bye-newer-status",
+            "A status of a newer registry is kept as a number",
+            Message::Bye(Bye { reason: refusal(Status::Unknown(0x7ff), "") }),
+        ),
+        (
+            "replica-delta",
+            "Octets that another version gives a meaning",
+            Message::ReplicaDelta(Opaque(vec![1, 2, 3])),
+        ),
+        ("replica-ack", "The same, empty", Message::ReplicaAck(Opaque(vec![]))),
+    ]
+}
+
+fn questions() -> Vec<Case> {
+    let state = TargetState::Active;
+    vec![
+        (
+            "query",
+            "The source asks how two transfers stand",
+            Message::Query(Query {
+                request: REQUEST,
+                transfers: vec![(S1, SessionEpoch(4), BATCH), (S2, SessionEpoch(1), BATCH)],
+            }),
+        ),
+        (
+            "query-answer",
+            "One of them is settled",
+            Message::QueryAnswer(QueryAnswer {
+                request: REQUEST,
+                entries: vec![CtdrEntry { session: S1, epoch: SessionEpoch(4), state }],
+            }),
+        ),
+        (
+            "preflight",
+            "What admission looks at in a session; no key",
+            Message::Preflight(Preflight {
+                request: REQUEST,
+                profiles: vec![context(0x4b).profile()],
+            }),
+        ),
+        (
+            "preflight-answer",
+            "The session would be refused",
+            Message::PreflightAnswer(PreflightAnswer {
+                request: REQUEST,
+                refused: vec![(
+                    S1,
+                    refusal(Status::AddressCollision, "10.0.0.7 lies in the pool `pool`"),
+                )],
+            }),
+        ),
+    ]
+}
