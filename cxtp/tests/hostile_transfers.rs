@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{CARL, EVE, MAX_STAGED, Stream, World, say, until};
+use common::{CARL, EVE, Link, MAX_STAGED, Stream, World, say, until};
 use protocol_spec::{
     context::{Context, ReplayWindow},
     id::{BatchId, Generation, RequestId, SessionEpoch, SessionId},
@@ -27,6 +27,12 @@ async fn ask(stream: &mut Stream, message: &Message) -> Message {
     stream.hear().await.expect("an answer")
 }
 
+/// Says something on a stream of its own, as each batch has one, and takes the
+/// answer.
+async fn ask_anew(link: &Link, message: &Message) -> Message {
+    ask(&mut link.bulk.stream().await, message).await
+}
+
 fn is_refused(answer: &Message, session: SessionId, status: Status) -> bool {
     matches!(
         state_of(answer, session),
@@ -46,6 +52,7 @@ fn cancelled(batch: u64, session: SessionId, epoch: u64) -> Message {
     })
 }
 
+// proves CXTP-6.3-6
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replayed_ctd_is_answered_and_nothing_is_activated_twice() {
     let world = World::start().await;
@@ -83,6 +90,7 @@ async fn a_replayed_ctd_is_answered_and_nothing_is_activated_twice() {
     world.finish().await;
 }
 
+// proves CXTP-6.3-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_another_peer_staged_is_not_activated() {
     let world = World::start().await;
@@ -95,15 +103,14 @@ async fn a_session_that_another_peer_staged_is_not_activated() {
     assert!(is_staged(&answer, session));
 
     let attack = async {
-        let mut stream = thief.bulk.stream().await;
         for epoch in [1, 2, u64::MAX] {
-            let answer = ask(&mut stream, &say::committed(1, epoch, &context)).await;
+            let answer = ask_anew(&thief, &say::committed(1, epoch, &context)).await;
             assert_ne!(state_of(&answer, session), &TargetState::Active);
         }
-        let answer = ask(&mut stream, &cancelled(1, session, 1)).await;
+        let answer = ask_anew(&thief, &cancelled(1, session, 1)).await;
         assert!(!matches!(state_of(&answer, session), TargetState::Aborted(_)), "{answer:?}");
         let again = say::pushed(2, 9, vec![say::copy(&context)]);
-        let answer = ask(&mut stream, &again).await;
+        let answer = ask_anew(&thief, &again).await;
         assert!(is_refused(&answer, session, Status::TransferRunning), "{answer:?}");
     };
     world.during(attack).await;
@@ -116,6 +123,7 @@ async fn a_session_that_another_peer_staged_is_not_activated() {
     world.finish().await;
 }
 
+// proves CXTP-6.3-10
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_in_use_here_cannot_be_pushed_committed_or_cancelled() {
     let world = World::start().await;
@@ -124,16 +132,15 @@ async fn a_session_that_is_in_use_here_cannot_be_pushed_committed_or_cancelled()
     let mut context = world.fresh();
     context.session = session;
     let attack = async {
-        let mut stream = link.bulk.stream().await;
         for (batch, epoch) in [(1, 1), (2, 1 << 40), (3, u64::MAX)] {
             let pctd = say::pushed(batch, epoch, vec![say::copy(&context)]);
-            let answer = ask(&mut stream, &pctd).await;
+            let answer = ask_anew(&link, &pctd).await;
             let TargetState::Refused { .. } = state_of(&answer, session) else {
                 panic!("{answer:?}")
             };
-            let answer = ask(&mut stream, &say::committed(batch, epoch, &context)).await;
+            let answer = ask_anew(&link, &say::committed(batch, epoch, &context)).await;
             assert_ne!(state_of(&answer, session), &TargetState::Active);
-            let answer = ask(&mut stream, &cancelled(batch, session, epoch)).await;
+            let answer = ask_anew(&link, &cancelled(batch, session, epoch)).await;
             assert_ne!(state_of(&answer, session), &TargetState::Active);
         }
     };
@@ -146,6 +153,7 @@ async fn a_session_that_is_in_use_here_cannot_be_pushed_committed_or_cancelled()
     world.finish().await;
 }
 
+// proves CXTP-6.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_epoch_that_is_not_above_the_known_one_is_refused() {
     let world = World::start().await;
@@ -164,7 +172,7 @@ async fn an_epoch_that_is_not_above_the_known_one_is_refused() {
     assert_eq!(summary.moved, 1, "{summary:?}");
     let attack = async {
         for epoch in [0, 1, 5, 6] {
-            let answer = ask(&mut stream, &pctd(100 + epoch, epoch)).await;
+            let answer = ask_anew(&link, &pctd(100 + epoch, epoch)).await;
             let TargetState::Refused { refusal, known } = state_of(&answer, session) else {
                 panic!("{answer:?}")
             };
@@ -173,7 +181,7 @@ async fn an_epoch_that_is_not_above_the_known_one_is_refused() {
         }
         // The last ones that can be counted are not for a peer to use up.
         for epoch in [u64::MAX, u64::MAX - 1] {
-            let answer = ask(&mut stream, &pctd(epoch, epoch)).await;
+            let answer = ask_anew(&link, &pctd(epoch, epoch)).await;
             assert!(is_refused(&answer, session, Status::StaleEpoch), "{answer:?}");
         }
     };
@@ -183,6 +191,7 @@ async fn an_epoch_that_is_not_above_the_known_one_is_refused() {
     world.finish().await;
 }
 
+// proves CXTP-6.3-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_sessions_are_staged_for_a_peer_than_it_may() {
     let world = World::start().await;
@@ -219,6 +228,7 @@ async fn no_more_sessions_are_staged_for_a_peer_than_it_may() {
     world.finish().await;
 }
 
+// proves CXTP-4.4-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_context_that_contradicts_itself_is_refused_and_the_others_are_taken() {
     let world = World::start().await;
@@ -265,8 +275,11 @@ async fn a_context_that_contradicts_itself_is_refused_and_the_others_are_taken()
         let mut all = bad;
         all.push(good);
         let mut entries = Vec::new();
+        let Message::Ctdr(answer) = ask_anew(&link, &without_grant).await else {
+            panic!("no CTDR")
+        };
+        entries.extend(answer.entries);
         stream.say(&say::pushed(1, 1, all)).await;
-        stream.say(&without_grant).await;
         while entries.len() < expected_bad.len() + granted_badly.len() + 1 {
             let Some(Message::Ctdr(answer)) = stream.hear().await else { panic!("no CTDR") };
             entries.extend(answer.entries);
@@ -316,6 +329,7 @@ async fn a_session_that_stands_twice_in_one_message_is_taken_once() {
     world.finish().await;
 }
 
+// proves CXTP-5.4-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn final_data_that_contradict_themselves_do_not_activate() {
     let world = World::start().await;

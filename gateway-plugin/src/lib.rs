@@ -5,11 +5,12 @@
 //! runs [`conformance`] against it, and needs nothing else of this project but
 //! `protocol-spec`.
 
+pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod plugin;
 
 pub use plugin::{
-    Activate, Discard, EventSink, Extend, Fault, GatewayEvent, GatewayPlugin, Pause, PerSession,
-    Release, Resume, Stage,
+    Activate, Discard, EventSink, EventSource, Extend, Fault, GatewayEvent, GatewayPlugin, Pause,
+    PerSession, Release, Resume, Stage,
 };

@@ -21,12 +21,11 @@ pub type PerSession<T> = Vec<(SessionId, Result<T, Refusal>)>;
 
 /// A security gateway whose sessions can be moved.
 ///
+/// # Writing a body
+///
 /// The daemon calls from one thread, one call at a time. Every call takes a
-/// batch and answers for each session on its own; one that fails does not touch
-/// the others. Every act is safe to repeat: done again with the same epoch it
-/// changes nothing and answers as the first time. An act with an epoch below the
-/// one that the gateway knows of the session is refused with
-/// [`protocol_spec::status::Status::StaleEpoch`]. A call returns within the body's own
+/// batch and answers once for each session of it, in any order; one session that
+/// fails does not touch the others. A call returns within the body's own
 /// deadline, which should be a second or less, or fails with [`Fault`].
 ///
 /// The life of a session that moves, seen from the two gateways:
@@ -39,6 +38,40 @@ pub type PerSession<T> = Vec<(SessionId, Result<T, Refusal>)>;
 ///               ^                  |
 ///               +-----discard------+
 /// ```
+///
+/// The state belongs to the gateway, not to the daemon: a daemon that is killed
+/// and started again finds every session by [`GatewayPlugin::list`] as it left it,
+/// and what holds a paused session back holds while no daemon runs.
+///
+/// **Every act is safe to repeat.** Done again under the same epoch it changes
+/// nothing and answers as the first time. What an act does in each state:
+///
+/// | act | Active | Paused | Staged | unknown |
+/// | --- | --- | --- | --- | --- |
+/// | `snapshot` | context | context | refused | `NoSession` |
+/// | `stage` | `TransferRunning` | `TransferRunning` | same epoch: as before; higher: replaced | Staged |
+/// | `pause` | Paused | the same finals | refused | `NoSession` |
+/// | `resume` | as before | Active | refused | `NoSession` |
+/// | `activate` | same epoch: as before | refused | Active | `NoSession` |
+/// | `release` | refused | gone | refused | succeeds |
+/// | `discard` | refused | refused | gone | succeeds |
+/// | `extend` | ends go up | ends go up | ends go up | `NoSession` |
+///
+/// An act that names a lower epoch than the gateway knows of the session is
+/// refused with [`StaleEpoch`](protocol_spec::status::Status::StaleEpoch), before
+/// anything else is looked at; so is a `stage` under the epoch of a session that
+/// was released here. *Refused* without a name is
+/// [`NoTransfer`](protocol_spec::status::Status::NoTransfer) or what fits better:
+/// it changes nothing, and its text says what would cure it. A refusal never
+/// holds a key.
+///
+/// **What a body must never do**, whatever happens to it: send one sequence number
+/// of an SA twice, send a number outside the granted range, send anything under
+/// the SAs of a session that is not Active, or let an inner packet leave the outer
+/// side in clear.
+///
+/// [`crate::conformance`] checks all this against any body;
+/// `embedded` is a whole body to read beside it, and `examples/` holds a small one.
 pub trait GatewayPlugin: Send {
     /// What the gateway can carry.
     ///
@@ -76,9 +109,11 @@ pub trait GatewayPlugin: Send {
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault>;
 
     /// PUT: admits, then installs sessions so that no packet can use them yet.
-    /// Outbound counters are set to the granted base before any policy can see
-    /// the SA, and are never set again. Inner packets for the end user that
-    /// arrive while staged are held, within a bound, and never encrypted.
+    /// Outbound counters are set to the granted base (the first packet carries
+    /// it) before any policy can see the SA, and are never set again. Packets for
+    /// the session that arrive while staged are held, within a bound, and neither
+    /// encrypted nor decrypted. A refusal leaves nothing behind, and an older
+    /// staging of the session as it was.
     ///
     /// # Errors
     /// [`Fault`] if the gateway cannot be asked; then nothing may be assumed and
@@ -90,7 +125,8 @@ pub trait GatewayPlugin: Send {
     /// traffic to the target instead of dropping it, forwards outer packets
     /// unopened to the target, and reads the last counters. What stops them
     /// outlives the daemon. Of a session that is paused already the same finals
-    /// are returned.
+    /// are returned. A body that does not know how to reach the target refuses
+    /// with `NoPeer` and touches nothing.
     ///
     /// # Errors
     /// [`Fault`] if the gateway cannot be asked.
@@ -104,7 +140,9 @@ pub trait GatewayPlugin: Send {
     fn resume(&mut self, orders: Vec<Resume>) -> Result<PerSession<()>, Fault>;
 
     /// Puts a staged session to use: sets the inbound windows, takes the guard
-    /// away, steers its traffic here, sends what was held.
+    /// away, steers its traffic here, sends what was held. Finals of another
+    /// generation are refused with `GenerationChanged`, and finals with a number
+    /// inside the granted range with `NoSequenceRoom`; the session stays staged.
     ///
     /// # Errors
     /// [`Fault`] if the gateway cannot be asked.
@@ -117,14 +155,16 @@ pub trait GatewayPlugin: Send {
     /// [`Fault`] if the gateway cannot be asked.
     fn release(&mut self, orders: Vec<Release>) -> Result<PerSession<()>, Fault>;
 
-    /// Removes a staged session and gives back what was reserved for it.
-    /// Succeeds for one that is not there; refuses one that is active.
+    /// Removes a staged session and gives back what was reserved for it; packets
+    /// that were held for it go back to the source. Succeeds for one that is not
+    /// there; refuses one that is active.
     ///
     /// # Errors
     /// [`Fault`] if the gateway cannot be asked.
     fn discard(&mut self, orders: Vec<Discard>) -> Result<PerSession<()>, Fault>;
 
-    /// Moves the end of granted ranges up; never down.
+    /// Moves the end of granted ranges up; never down. What waits because a range
+    /// was used up goes on.
     ///
     /// # Errors
     /// [`Fault`] if the gateway cannot be asked.

@@ -1,5 +1,7 @@
 //! Moves between two embedded gateways under traffic, by plugin calls alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{activate, all, name, pair, pause, stage, transfer, until};
@@ -129,6 +131,28 @@ fn after_an_abort_the_session_moves_under_the_next_epoch() {
     common::release(&mut a, "gw-b", &ids, 2);
     flow(&fleet, 400);
     assert_whole(&fleet.stop());
+}
+
+#[test]
+fn what_an_older_staging_held_goes_back_when_the_session_is_staged_again() {
+    let (mut a, mut b) = pair(|_| {});
+    let fleet = fleet(SessionShape { window: 32, ..SessionShape::default() }, &mut a, &mut b);
+    let ids = fleet.sessions();
+    flow(&fleet, 100);
+    stage(&mut a, &mut b, "gw-a", &ids, 1);
+    pause(&mut a, "gw-b", &ids);
+    flow_into(&b);
+    let order = |id: &_| Resume { session: *id, epoch: SessionEpoch(1), from: Vec::new() };
+    all(a.resume(ids.iter().map(order).collect()).unwrap());
+    stage(&mut a, &mut b, "gw-a", &ids, 2);
+    // Longer than the window reaches back.
+    flow(&fleet, 50 * ids.len() as u64);
+    let finals = pause(&mut a, "gw-b", &ids);
+    activate(&mut b, finals, 2);
+    common::release(&mut a, "gw-b", &ids, 2);
+    flow(&fleet, 200);
+    assert_whole(&fleet.stop());
+    assert_eq!(b.counters().dropped_too_old, 0);
 }
 
 #[test]

@@ -76,12 +76,12 @@ impl Fleet {
         names: Configurations,
     ) -> Result<Self> {
         let mut home = Behind {
-            gateway: RemoteGateway::connect(&rig.sites[A].plugin)?,
+            gateway: RemoteGateway::connect(&rig.sites[A].home.plugin)?,
             wire,
             left: sessions,
             names,
         };
-        let mut other = RemoteGateway::connect(&rig.sites[B].plugin)?;
+        let mut other = RemoteGateway::connect(&rig.sites[B].home.plugin)?;
         let config = FleetConfig {
             sessions: u32::try_from(sessions + guests)?,
             rate,

@@ -32,8 +32,6 @@ const PARENT: &str = "CXTP_PROOF_PARENT";
 pub enum Role {
     /// `cxtp-gateway`, the embedded gateway.
     Gateway,
-    /// `cxtp-user`, the embedded end users.
-    User,
     /// `cxtpd`.
     Daemon,
     /// `cxtpctl`.
@@ -43,12 +41,11 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 5] = [Self::Gateway, Self::User, Self::Daemon, Self::Control, Self::Measured];
+    const ALL: [Self; 4] = [Self::Gateway, Self::Daemon, Self::Control, Self::Measured];
 
     fn word(self) -> &'static str {
         match self {
             Self::Gateway => "__gateway",
-            Self::User => "__user",
             Self::Daemon => "__daemon",
             Self::Control => "__ctl",
             Self::Measured => "__measured",
@@ -58,7 +55,6 @@ impl Role {
     fn program(self) -> &'static str {
         match self {
             Self::Gateway => "cxtp-gateway",
-            Self::User => "cxtp-user",
             Self::Daemon => "cxtpd",
             Self::Control => "cxtpctl",
             Self::Measured => "measured",
@@ -68,10 +64,9 @@ impl Role {
     fn run(self, args: Vec<OsString>) -> ExitCode {
         match self {
             Self::Gateway => gateway_plugin::embedded::gateway_main(args),
-            Self::User => gateway_plugin::embedded::user_main(args),
-            Self::Daemon => todo!("{args:?}"),
+            Self::Daemon => cxtp::service::daemon_main(args),
             Self::Control => cxtp::ctl::main(args),
-            Self::Measured => todo!(),
+            Self::Measured => crate::measure::measured_main(args),
         }
     }
 }

@@ -1,23 +1,18 @@
-//! Two sites with real processes: at each a gateway and its daemon, in one temporary
-//! directory, with a PKI of their own and ports that were free.
+//! Two sites with real processes: at each a gateway and its daemon.
 
 use std::{
-    fs,
-    io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
-use tempfile::TempDir;
-
+use anyhow::{Result, bail};
 use gateway_plugin::embedded::{Addresses, GatewayAdmin as _, RemoteGateway};
 
 use crate::{
     control::Control,
+    homes::{Home, Homes},
     process::{Process, Program, Role, wait_for},
-    wire::free_address,
 };
 
 /// A place among the sites: the first or the second.
@@ -46,11 +41,10 @@ pub struct Site {
     pub name: &'static str,
     /// Where its gateway listens; known once that runs.
     pub addresses: Addresses,
-    /// Its socket for the daemon, and for whoever provisions sessions.
-    pub plugin: PathBuf,
+    /// Its files.
+    pub home: Home,
     /// Its daemon.
     pub control: Control,
-    config: PathBuf,
     gateway_args: Vec<String>,
     gateway: Option<Process>,
     daemon: Option<Process>,
@@ -61,7 +55,21 @@ pub struct Rig {
     /// The sites, by [`A`] and [`B`].
     pub sites: [Site; 2],
     program: Program,
-    dir: Option<TempDir>,
+    homes: Option<Homes>,
+}
+
+impl Site {
+    fn new(home: &Home, gateway_args: &[String]) -> Result<Self> {
+        Ok(Self {
+            name: home.name,
+            addresses: Addresses { outer: NOWHERE, inner: NOWHERE, relay: NOWHERE },
+            home: home.clone(),
+            control: Control::at(&home.control)?,
+            gateway_args: gateway_args.to_vec(),
+            gateway: None,
+            daemon: None,
+        })
+    }
 }
 
 impl Rig {
@@ -70,63 +78,17 @@ impl Rig {
     /// # Errors
     /// What could not be made or started, with the end of the log.
     pub fn new(program: &Program, settings: &Settings) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("cxtp-").tempdir()?;
-        let pki = dir.path().join("pki");
-        let pki = pki.to_str().context("the temporary directory's name is not UTF-8")?;
-        let control = |args: &[&str]| program.run(Role::Control, args);
-        control(&["pki", "init", "--dir", pki])?;
-        let names = ["gateway-a", "gateway-b"];
-        for name in names {
-            control(&["pki", "issue", "--dir", pki, "gateway", name])?;
-        }
-        let peers = [free_address()?, free_address()?];
-        let site = |at: At| -> Result<Site> {
-            let (name, other) = (names[at], 1 - at);
-            let home = dir.path().join(name);
-            fs::create_dir(&home)?;
-            let path = |end: &str| home.join(end).display().to_string();
-            let plugin = home.join("gateway.sock");
-            let text = control(
-                &[
-                    ["pki", "config", "--dir", pki, name].as_slice(),
-                    &[
-                        "--listen",
-                        &peers[at].to_string(),
-                        "--gateway-socket",
-                        &path("gateway.sock"),
-                    ],
-                    &["--peer", &format!("{}={}", names[other], peers[other]), "--allow-pull"],
-                    &["--home", &path("")],
-                ]
-                .concat(),
-            )?;
-            let config = home.join("cxtpd.toml");
-            fs::write(&config, format!("{text}\n{}\n", settings.daemon[at]))?;
-            Ok(Site {
-                name,
-                addresses: Addresses { outer: NOWHERE, inner: NOWHERE, relay: NOWHERE },
-                plugin,
-                control: Control::at(&home.join("control.sock"))?,
-                config,
-                gateway_args: settings.gateway[at].clone(),
-                gateway: None,
-                daemon: None,
-            })
-        };
+        let homes = Homes::make(program, &settings.daemon)?;
+        let site = |at: At| Site::new(&homes.each[at], &settings.gateway[at]);
         let sites = [site(A)?, site(B)?];
-        let mut rig = Self { sites, program: program.clone(), dir: Some(dir) };
+        let mut rig = Self { sites, program: program.clone(), homes: Some(homes) };
         rig.start_gateway(A)?;
         rig.start_gateway(B)?;
         Ok(rig)
     }
 
-    /// Where everything lies.
-    pub fn dir(&self) -> &Path {
-        self.dir.as_ref().map_or(Path::new("."), TempDir::path)
-    }
-
     fn log(&self, at: At, what: &str) -> PathBuf {
-        self.dir().join(format!("{}-{what}.log", self.sites[at].name))
+        self.homes.as_ref().map_or_else(|| "/dev/null".into(), |homes| homes.log(at, what))
     }
 
     /// Starts a site's gateway and waits until it answers.
@@ -136,13 +98,13 @@ impl Rig {
     pub fn start_gateway(&mut self, at: At) -> Result<()> {
         let log = self.log(at, "gateway");
         let site = &mut self.sites[at];
-        let socket = ["--socket".to_owned(), site.plugin.display().to_string()];
+        let socket = ["--socket".to_owned(), site.home.plugin.display().to_string()];
         let args = [socket.as_slice(), &site.gateway_args].concat();
         let name = format!("the gateway of {}", site.name);
         let mut process = self.program.start(&name, Role::Gateway, &args, &log)?;
         site.addresses = wait_for(&format!("the socket of {name}"), START, || {
             process.check()?;
-            let gateway = RemoteGateway::connect(&site.plugin);
+            let gateway = RemoteGateway::connect(&site.home.plugin);
             Ok(gateway.and_then(|mut gateway| gateway.addresses()).ok())
         })?;
         site.gateway = Some(process);
@@ -156,7 +118,7 @@ impl Rig {
         }
         for (at, site) in self.sites.iter().enumerate() {
             let other = &self.sites[1 - at];
-            let mut gateway = RemoteGateway::connect(&site.plugin)?;
+            let mut gateway = RemoteGateway::connect(&site.home.plugin)?;
             gateway.set_neighbour(other.name.parse()?, other.addresses.relay)?;
         }
         Ok(())
@@ -169,10 +131,10 @@ impl Rig {
     pub fn start_daemon(&mut self, at: At) -> Result<()> {
         let log = self.log(at, "daemon");
         let site = &mut self.sites[at];
-        let args = ["--config".into(), site.config.clone()];
-        let mut process =
-            self.program.start(&format!("cxtpd of {}", site.name), Role::Daemon, &args, &log)?;
-        wait_for(&format!("the socket of {}", process.name()), START, || {
+        let args = ["--config".into(), site.home.config.clone()];
+        let name = format!("cxtpd of {}", site.name);
+        let mut process = self.program.start(&name, Role::Daemon, &args, &log)?;
+        wait_for(&format!("the socket of {name}"), START, || {
             process.check()?;
             Ok(site.control.status().ok())
         })?;
@@ -196,13 +158,7 @@ impl Rig {
     /// What is missing.
     pub fn wait_for_peers(&self) -> Result<()> {
         for (at, site) in self.sites.iter().enumerate() {
-            let other = self.sites[1 - at].name;
-            wait_for(&format!("{} up at {}", other, site.name), START, || {
-                let status = site.control.status()?;
-                let up = status.gateway == "up"
-                    && status.peers.get(other).is_some_and(|state| state == "up");
-                Ok(up.then_some(()))
-            })?;
+            wait_for_peer(&site.control, site.name, self.sites[1 - at].name)?;
         }
         Ok(())
     }
@@ -243,7 +199,9 @@ impl Rig {
     /// If it does not run.
     pub fn kill_gateway(&mut self, at: At) -> Result<()> {
         let site = &mut self.sites[at];
-        let Some(mut gateway) = site.gateway.take() else { bail!("{} is not there", site.name) };
+        let Some(mut gateway) = site.gateway.take() else {
+            bail!("the gateway of {} is not there", site.name)
+        };
         Ok(gateway.kill()?)
     }
 
@@ -253,10 +211,8 @@ impl Rig {
     /// Which one, and the end of its log.
     pub fn check(&mut self) -> Result<()> {
         for site in &mut self.sites {
-            [&mut site.gateway, &mut site.daemon]
-                .into_iter()
-                .flatten()
-                .try_for_each(Process::check)?;
+            let processes = [&mut site.gateway, &mut site.daemon];
+            processes.into_iter().flatten().try_for_each(Process::check)?;
         }
         Ok(())
     }
@@ -264,11 +220,18 @@ impl Rig {
     /// Keeps the directory with the logs when everything has ended, and says where
     /// it is.
     pub fn keep_logs(&mut self) -> PathBuf {
-        let kept = self.dir.take().map(TempDir::keep);
-        let kept = kept.unwrap_or_default();
-        // Keys of a PKI that nobody trusts, still: they are of no use in a log.
-        let _ = fs::remove_dir_all(kept.join("pki"));
-        let _ = std::io::stderr().flush();
-        kept
+        self.homes.take().map(Homes::keep).unwrap_or_default()
     }
+}
+
+/// Waits until a daemon sees its gateway and a peer.
+///
+/// # Errors
+/// If it does not.
+pub fn wait_for_peer(control: &Control, name: &str, peer: &str) -> Result<()> {
+    wait_for(&format!("{peer} up at {name}"), START, || {
+        let status = control.status()?;
+        let up = status.gateway == "up" && status.peers.get(peer).is_some_and(|s| s == "up");
+        Ok(up.then_some(()))
+    })
 }

@@ -215,6 +215,9 @@ pub(super) struct ConfigArgs {
     /// Directory for journal and control socket [default: /var/lib/cxtp and /run/cxtp]
     #[arg(long, value_name = "DIR")]
     pub(super) home: Option<PathBuf>,
+    /// New file for it [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

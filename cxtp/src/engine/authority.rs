@@ -43,6 +43,9 @@ impl Used {
         until: Duration,
     ) -> Result<(), Refusal> {
         let key = (owner.clone(), number);
+        //= spec CXTP-4.2-2
+        //= spec CXTP-7.1-4
+        //= spec CXTP-7.2-2
         if self.0.contains_key(&key) {
             return Err(Refusal::new(Status::Expired, "it was used before"));
         }
@@ -63,6 +66,12 @@ fn denied(detail: &str) -> Refusal {
     Refusal::new(Status::NotAuthorized, detail)
 }
 
+/// Whether an operator should know of what was refused.
+fn is_offence(refusal: &Refusal) -> bool {
+    use Status::{BadAuthorization, Expired, NotAuthorized, RateLimited};
+    matches!(refusal.status, NotAuthorized | BadAuthorization | Expired | RateLimited)
+}
+
 impl Engine {
     pub(super) fn ctar(&mut self, from: &Identity, ctar: Ctar) {
         let request = ctar.request;
@@ -70,14 +79,13 @@ impl Engine {
         let refused = match self.carry_out(from, ctar) {
             Ok(refused) => refused,
             Err(refusal) => {
-                if refusal.status == Status::NotAuthorized
-                    || refusal.status == Status::BadAuthorization
-                {
+                if is_offence(&refusal) {
                     self.core.misbehaved(from, refusal.status, &refusal.detail);
                 }
                 sessions.into_iter().map(|session| (session, refusal.clone())).collect()
             }
         };
+        //= spec CXTP-4.2-1
         let answer = Message::Ctaa(Ctaa { request, refused });
         self.core.outbox.send(from.clone(), Lane::Control, answer);
     }
@@ -101,6 +109,7 @@ impl Engine {
         if *here != core.config.name {
             return Err(denied("it is for another gateway"));
         }
+        //= spec CXTP-7.3-5
         match (&authority, from.role, mode) {
             (Authority::Known(_), Role::Gateway, TransferMode::Reactive) if source == from.name => {
                 if !core.config.peers.get(&from.name).is_some_and(|policy| policy.may_push) {
@@ -145,10 +154,11 @@ impl Engine {
         let CtReq { request, sessions, authority } = asked;
         let all = sessions.clone();
         if let Err(refusal) = self.core.give(from, request, sessions, authority) {
-            if matches!(refusal.status, Status::NotAuthorized | Status::BadAuthorization) {
+            if is_offence(&refusal) {
                 self.core.misbehaved(from, refusal.status, &refusal.detail);
             }
             let refused = all.into_iter().map(|session| (session, refusal.clone())).collect();
+            //= spec CXTP-4.2-1
             let answer = Message::Ctaa(Ctaa { request, refused });
             self.core.outbox.send(from.clone(), Lane::Control, answer);
         }
@@ -169,6 +179,7 @@ impl Engine {
 
 impl Core {
     fn within_rate(&mut self, from: &Identity) -> Result<(), Refusal> {
+        //= spec CXTP-7.3-2
         let (rate, now) = (self.config.request_rate as usize, self.now.monotonic);
         let peer = self.peers.get_mut(from);
         if peer.is_some_and(|peer| peer.requests.take(1, rate, Duration::from_secs(1), now)) {
@@ -186,6 +197,7 @@ impl Core {
         sessions: &[SessionId],
     ) -> Result<(), Refusal> {
         let Authority::Order(order) = authority else { return Err(denied("it is no order")) };
+        //= spec CXTP-7.2-2
         let claims = &order.claims;
         let bad = |detail: &str| Refusal::new(Status::BadAuthorization, detail);
         let Some(key) = self.config.controllers.get(&claims.controller) else {
@@ -245,7 +257,9 @@ impl Core {
         sessions: Vec<SessionId>,
         authority: Authority,
     ) -> Result<(), Refusal> {
+        //= spec CXTP-6.7-1
         let (batch, target) = (BatchId(request.0), from.name.clone());
+        //= spec CXTP-6.7-2
         if let Authority::Known(number) = authority
             && let Some(order) = self.orders.get(&number)
             && order.target == target
@@ -255,6 +269,7 @@ impl Core {
             self.hand_over(number, &sessions);
             return Ok(());
         }
+        //= spec CXTP-4.2-2
         // Said again, since the first answer may have been lost: nothing is new.
         if self.batches.get(&batch).is_some_and(|batch| batch.target == target) {
             return Ok(());
@@ -270,18 +285,24 @@ impl Core {
             Authority::Token(given) => {
                 let bad = |detail: &str| Refusal::new(Status::BadAuthorization, detail);
                 let claims = &given.claims;
+                //= spec CXTP-7.1-4
                 if claims.source != self.config.name || claims.target != target {
                     return Err(bad("the token is about other gateways"));
+                }
+                if claims.mode != TransferMode::Reactive {
+                    return Err(bad("the token is for a transfer that the source begins"));
                 }
                 if sessions.len() != 1 || claims.session.is_some_and(|id| sessions != [id]) {
                     return Err(bad("the token is about another session"));
                 }
                 token = Some(Box::new(given.clone()));
             }
+            //= spec CXTP-7.3-1
             Authority::Known(_) => return Err(denied("no such order was given here")),
             Authority::Standby => return Err(denied("it is no standby of these sessions")),
         }
         self.may_begin(batch, &target)?;
+        //= spec CXTP-7.3-3
         let quota = self.config.peers.get(&target).map_or(0, |p| p.pulls_per_minute as usize);
         let (count, now) = (sessions.len(), self.now.monotonic);
         let peer = self.peers.get_mut(from);
@@ -298,6 +319,7 @@ impl Core {
 
     fn may_pull(&self, from: &Identity) -> Result<(), Refusal> {
         match self.config.peers.get(&from.name) {
+            //= spec CXTP-7.3-1
             Some(policy) if policy.may_pull => Ok(()),
             _ => Err(denied("it may not pull sessions from here")),
         }
@@ -313,6 +335,7 @@ impl Core {
         let Some(token) = self.batches.get(&departure.batch).and_then(|b| b.token.as_ref()) else {
             return Ok(());
         };
+        //= spec CXTP-7.1-4
         let verified = context.ike.as_ref().is_some_and(|ike| {
             token.claims.ike_spis == (ike.spi_initiator, ike.spi_responder)
                 && ike.sk_d().is_some_and(|sk_d| token.verify(&sk_d, ike.transforms.prf))

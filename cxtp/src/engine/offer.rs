@@ -98,6 +98,7 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(&entry.session) else { continue };
             match &session.place {
                 Place::Leaving(departure)
+                    //= spec CXTP-6.2-7
                     if departure.target == from.name
                         && departure.epoch == entry.epoch
                         && batch.is_none_or(|batch| batch == departure.batch) =>
@@ -143,6 +144,7 @@ impl Core {
                 return;
             }
         };
+        //= spec CXTP-6.1-1
         session.known = session.known.next();
         departure.epoch = session.known;
         departure.generation = context.generation;
@@ -177,6 +179,7 @@ impl Core {
         let capabilities =
             self.peers.get(&gateway(&departure.target)).and_then(|peer| peer.capabilities.as_ref());
         if let Some(capabilities) = capabilities {
+            //= spec CXTP-8.3-1
             let missing = context.features().without(capabilities.features);
             if !missing.is_empty() {
                 let detail = format!("`{}` cannot carry: {missing}", departure.target);
@@ -212,6 +215,7 @@ impl Core {
         let Place::Leaving(departure) = &mut session.place else { return };
         session.generation = session.generation.max(finals.generation);
         let fits = self.fits(departure, &finals);
+        //= spec CXTP-6.2-2
         let event = if fits || departure.state == SourceState::Redelivering {
             SourceEvent::Paused
         } else if departure.again < self.config.max_restage && departure.file.is_none() {

@@ -42,6 +42,7 @@ impl Engine {
         let event = match resolution {
             Resolution::ReleaseHere => SourceEvent::ReleaseHere,
             Resolution::ResumeHere => {
+                //= spec CXTP-6.4-4
                 let above = departure.grants.iter().map(|grant| (grant.sa, grant.end));
                 if !sabotaged!(self.core, ResumeNotAboveGrant) {
                     departure.from = above.collect();
@@ -92,6 +93,7 @@ impl Engine {
         if !self.core.listed {
             return Err(Refusal::new(Status::Busy, "this gateway is starting: try again"));
         }
+        //= spec CXTP-6.8-3
         if target != self.core.config.name {
             let detail = format!("the file is for `{target}`");
             return Err(Refusal::new(Status::NotAuthorized, detail));
@@ -108,6 +110,7 @@ impl Engine {
             let detail = "the last counters do not fit the session in the file";
             return Err(Refusal::new(Status::GenerationChanged, detail));
         }
+        finals.check()?;
         let id = context.session;
         let from = gateway(&source);
         self.admit_arrival(&from, batch, id, epoch, &context, &grants, Some(request))?;

@@ -160,6 +160,8 @@ impl World {
                 if over.load(Ordering::Relaxed) {
                     return;
                 }
+                // At a pace, so that the attack gets its share of the processor.
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::join!(attack, good).0

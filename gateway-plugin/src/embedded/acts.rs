@@ -171,10 +171,20 @@ impl Gateway {
         if self.config.sabotage == Some(Sabotage::NoGrant) {
             body.forget_grants();
         }
-        // Nothing can refuse any more; what was known of it makes room.
-        let held = before.map(|before| self.clear(&before)).unwrap_or_default();
+        // Nothing can refuse any more; what was known of it makes room. What an
+        // older staging held goes back: its source goes on meanwhile, and here it
+        // would grow too old.
+        if let Some(before) = before {
+            let came_from = match &lock(&before.guts).phase {
+                Phase::Staged { source, .. } => Some(source.clone()),
+                _ => None,
+            };
+            let held = self.clear(&before);
+            if let Some(came_from) = came_from {
+                self.relay_held(held, &came_from);
+            }
+        }
         let session = Session::new(id, epoch, Phase::Staged { source, batch }, body);
-        lock(&session.guts).held = held;
         self.install(&session);
         Ok(generation)
     }
@@ -247,7 +257,10 @@ impl Gateway {
         }
         let local = self.sockets.outer.udp.local_addr().ok();
         self.go_active(&session, &mut guts, order.epoch, |body| {
-            body.refuse_finals(&order.finals)?;
+            // One that forgets its grants does not look at them here either.
+            if self.config.sabotage != Some(Sabotage::NoGrant) {
+                body.refuse_finals(&order.finals)?;
+            }
             body.take_finals(order.finals);
             if let (Some(ike), Some(local)) = (&mut body.context.ike, local) {
                 ike.local = local;

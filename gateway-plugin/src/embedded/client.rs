@@ -20,7 +20,7 @@ use nix::{
         signal::kill,
         socket::{getsockopt, sockopt::PeerCredentials},
     },
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 use protocol_spec::{
     context::{ChildSa, Context},
@@ -44,6 +44,8 @@ use crate::plugin::{
 /// For the answer to one call, and for each session in it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 const SESSION_TIMEOUT: Duration = Duration::from_millis(2);
+/// For the beginning of a list, which may be of a million sessions.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a gateway that does not listen is waited for.
 const RECONNECT_TIMEOUT: Duration = Duration::from_millis(600);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -116,7 +118,10 @@ impl RemoteGateway {
         count: usize,
         again: bool,
     ) -> Result<Vec<R>, Fault> {
-        let patience = CALL_TIMEOUT + SESSION_TIMEOUT * count as u32;
+        let patience = match call {
+            Call::List => LIST_TIMEOUT,
+            _ => CALL_TIMEOUT + SESSION_TIMEOUT * count as u32,
+        };
         let first = self.exchange_once(call, orders, patience)?;
         let error = match first {
             Ok(results) => return Ok(results),
@@ -227,7 +232,12 @@ fn open(path: &Path, process: Option<i32>) -> io::Result<(UnixStream, Hello, i32
             }
         }
     };
-    let process = getsockopt(&stream, PeerCredentials).map(|peer| peer.pid())?;
+    // Keys pass here: only our own user's gateway, or root's.
+    let peer = getsockopt(&stream, PeerCredentials)?;
+    if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
+        return Err(io::Error::new(ErrorKind::PermissionDenied, "it is another user's gateway"));
+    }
+    let process = peer.pid();
     let (nothing, _) = call::fit::<()>(&[])?;
     let hello = converse::<Hello>(&mut stream, Call::Hello, &nothing, CALL_TIMEOUT)?;
     let hello = hello.map_err(io::Error::other)?.into_iter().next();

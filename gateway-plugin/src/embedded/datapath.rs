@@ -200,6 +200,7 @@ impl Gateway {
 
     /// Whether packets pass here.
     fn in_use(&self, guts: &Guts) -> bool {
+        //= spec CXTP-6.3-2
         match guts.phase {
             Phase::Active => true,
             Phase::Paused(_) | Phase::Released { .. } => {
@@ -228,6 +229,7 @@ impl Gateway {
             Via::Relayed { neighbour, .. }, Some(target)) if neighbour == target);
         match (&guts.phase, target) {
             // The target gave it back: it waits here for the end of the transfer.
+            //= spec CXTP-6.3-2
             (Phase::Staged { .. }, _) | (Phase::Paused(_), None) => {
                 self.hold(guts, &buffer[RELAY..RELAY + length], kind, from, via.hops());
             }
@@ -462,9 +464,12 @@ impl Gateway {
                 let Some(body) = guts.body.as_mut() else { return };
                 let sealed = body.seal_dummy(self.clock.now(), &mut datagram);
                 drop(guts);
-                if let Ok((remote, total)) = sealed {
-                    count(&self.tallies.dummies_sent);
-                    self.send_outer(&datagram[..total], remote);
+                match sealed {
+                    Ok((remote, total)) => {
+                        count(&self.tallies.dummies_sent);
+                        self.send_outer(&datagram[..total], remote);
+                    }
+                    Err(dropped) => self.dropped(session.id, dropped),
                 }
             }
             Errand::Announce(session) => {

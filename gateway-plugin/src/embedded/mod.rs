@@ -1,4 +1,32 @@
-//! The gateway in user space.
+//! The gateway in user space: real ESP in UDP over real sockets, no root, no
+//! kernel. The demo and the load tests run on it.
+//!
+//! ```text
+//!  end users                    gateway process                    inner network
+//!  ESP in UDP  <-- outer -->  SAD | sessions | SPD  <-- inner -->  IP packets in UDP
+//!                               |            |
+//!                 neighbours <--relay     socket--> cxtpd (GatewayPlugin), IKE (GatewayAdmin)
+//! ```
+//!
+//! Read in this order: `session` (a session is its context, and a packet changes
+//! the context itself), `acts` (the trait), `datapath` (what becomes of a packet
+//! in each state), `process` and `client` (the same gateway behind a socket), and
+//! `user` (end users and inner host that count what arrives).
+//!
+//! What becomes of a packet:
+//!
+//! | session | from the end user | for the end user |
+//! | --- | --- | --- |
+//! | Active | opened, to the inner host | sealed, to the end user |
+//! | Paused | unopened to the target's relay | unsealed to the target's relay |
+//! | Paused, and the target gave it back | held | held |
+//! | Staged | held | held |
+//! | released | unopened to the target's relay | unsealed to the target's relay |
+//! | unknown | counted, [`UnknownSpi`](crate::GatewayEvent::UnknownSpi) | counted |
+//! | unknown, from a neighbour | back to it, at most eight times | back to it |
+//!
+//! The network between relays is part of the inner network: it carries inner
+//! packets in clear, and only datagrams from a neighbour's own address are taken.
 
 mod acts;
 mod admin;
@@ -30,5 +58,5 @@ pub use gateway::{Addresses, EmbeddedGateway};
 pub use process::GatewayServer;
 pub use user::{
     Counts, FleetConfig, FleetReport, Gap, SessionReport, SessionShape, UserFleet, Wire,
-    WireObserver,
+    WireObserver, user_main,
 };

@@ -2,31 +2,27 @@
 //! of packets that pass are those of the context itself, so a snapshot is a copy
 //! and a stage is a move.
 
+mod copy;
+mod passage;
+
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    ops::Range,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use protocol_spec::{
-    context::{
-        ChildSa, Context, Direction, IkeKeys, IkeSa, IkeSecrets, InboundSa, Lifetime, Load,
-        OutboundSa, Prefix, ReplacedSa,
-    },
+    context::{ChildSa, Context, Direction, Load, Prefix},
     id::{BatchId, Generation, Name, SessionEpoch, SessionId},
     status::{Refusal, Status},
     transfer::{ChildFinals, Finals, GrantedRange, IkeFinals, SaRef, SessionState, SessionStatus},
 };
 
-use super::{
-    esp::{self, Cipher, HEADER, NEXT_IPV4, NEXT_IPV6, NEXT_NONE},
-    packet::{self, Flow},
-    random,
-    window::{self, Verdict},
-    wire::Kind,
-};
+pub(crate) use copy::duplicate;
+pub(crate) use passage::Dropped;
+
+use super::{esp::Cipher, window, wire::Kind};
 
 /// A session and its lock. The datapath holds the lock for one packet, an act
 /// for one session: that makes a pause atomic.
@@ -102,30 +98,6 @@ struct Meter {
     octets: u64,
 }
 
-/// Why a packet does not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    Replayed,
-    TooOld,
-    Forged,
-    Malformed,
-    Policy,
-    Expired,
-    NoRemote,
-    /// No number is left; `first` if nobody was told yet.
-    Exhausted {
-        first: bool,
-    },
-}
-
-/// A packet that was opened.
-pub(crate) struct Opened {
-    /// Where the inner packet stands in the datagram; `None` for a dummy.
-    pub(crate) inner: Option<Range<usize>>,
-    /// The end user showed a new address.
-    pub(crate) roamed: bool,
-}
-
 impl Session {
     pub(crate) fn new(id: SessionId, epoch: SessionEpoch, phase: Phase, body: Body) -> Arc<Self> {
         let body = Some(Box::new(body));
@@ -175,6 +147,7 @@ impl Body {
         now: Duration,
     ) -> Result<Self, Refusal> {
         let mut body = Self::new(context, now);
+        //= spec CXTP-6.3-3
         for (child, lane) in body.context.children.iter_mut().zip(&mut body.lanes) {
             let sa = sa_ref(child);
             let last = last_number(child.esn);
@@ -194,6 +167,7 @@ impl Body {
                     Refusal::new(Status::NoSequenceRoom, detail)
                 })?;
             child.outbound.sequence = grant.base - 1;
+            //= spec CXTP-6.3-3
             lane.end = grant.end;
         }
         Ok(body)
@@ -343,129 +317,6 @@ impl Body {
         self.context.generation
     }
 
-    /// Seals the inner packet of `flow.length` octets that stands at
-    /// `datagram[HEADER..]` and returns the length of the datagram.
-    pub(crate) fn seal(
-        &mut self,
-        now: Duration,
-        flow: &Flow,
-        datagram: &mut [u8],
-    ) -> Result<(SocketAddr, usize), Dropped> {
-        // The newest Child SA that fits: it replaces those before it.
-        let newest = self.context.children.iter().rposition(|c| packet::may_leave(c, flow));
-        let i = newest.ok_or(Dropped::Policy)?;
-        self.seal_in(i, now, flow.next_header(), datagram, flow.length)
-    }
-
-    /// Seals a dummy packet, which shows the end user where we are.
-    pub(crate) fn seal_dummy(
-        &mut self,
-        now: Duration,
-        datagram: &mut [u8],
-    ) -> Result<(SocketAddr, usize), Dropped> {
-        let newest = self.context.children.len().checked_sub(1).ok_or(Dropped::Policy)?;
-        self.seal_in(newest, now, NEXT_NONE, datagram, 0)
-    }
-
-    fn seal_in(
-        &mut self,
-        i: usize,
-        now: Duration,
-        next_header: u8,
-        datagram: &mut [u8],
-        payload: usize,
-    ) -> Result<(SocketAddr, usize), Dropped> {
-        let remote = self.remote.ok_or(Dropped::NoRemote)?;
-        let (Some(child), Some(lane)) = (self.context.children.get_mut(i), self.lanes.get_mut(i))
-        else {
-            return Err(Dropped::Policy);
-        };
-        if expired(&child.lifetime, now.saturating_sub(self.since)) {
-            return Err(Dropped::Expired);
-        }
-        let number = child.outbound.sequence.saturating_add(1);
-        if number >= lane.end || number > last_number(child.esn) {
-            let first = !std::mem::replace(&mut lane.exhausted, true);
-            return Err(Dropped::Exhausted { first });
-        }
-        let cipher = ready(&mut lane.outbound, &child.outbound.keys.encryption)?;
-        // Counted before it is used: no failure can lead to a second use.
-        child.outbound.sequence = number;
-        let total = cipher
-            .seal(child.outbound.spi, number, child.esn, next_header, datagram, payload)
-            .map_err(|_| Dropped::Malformed)?;
-        let used = &mut child.lifetime.used;
-        used.packets.1 += 1;
-        used.octets.1 += payload as u64;
-        self.note_use(i, now, payload);
-        Ok((remote, total))
-    }
-
-    /// Opens an ESP packet from the end user in place.
-    pub(crate) fn open(
-        &mut self,
-        now: Duration,
-        datagram: &mut [u8],
-        from: SocketAddr,
-    ) -> Result<Opened, Dropped> {
-        let (spi, low) = esp::peek(datagram).ok_or(Dropped::Malformed)?;
-        let i = self.spis().position(|own| own == spi).ok_or(Dropped::Malformed)?;
-        let (Some(child), Some(lane)) = (self.context.children.get_mut(i), self.lanes.get_mut(i))
-        else {
-            return Err(Dropped::Malformed);
-        };
-        if expired(&child.lifetime, now.saturating_sub(self.since)) {
-            return Err(Dropped::Expired);
-        }
-        let seen = &mut child.inbound.window;
-        let number = window::infer(seen, child.esn, low).ok_or(Dropped::TooOld)?;
-        match window::check(seen, number) {
-            Verdict::Fresh => {}
-            Verdict::Replayed => return Err(Dropped::Replayed),
-            Verdict::TooOld => return Err(Dropped::TooOld),
-        }
-        let cipher = ready(&mut lane.inbound, &child.inbound.keys.encryption)?;
-        let (payload, next_header) =
-            cipher.open(number, child.esn, datagram).map_err(|error| match error {
-                esp::EspError::Forged => Dropped::Forged,
-                _ => Dropped::Malformed,
-            })?;
-        let newest = number > seen.highest;
-        window::accept(seen, number);
-        let used = &mut child.lifetime.used;
-        used.packets.0 += 1;
-        used.octets.0 += payload.len() as u64;
-        let inner = match next_header {
-            NEXT_NONE => None,
-            NEXT_IPV4 | NEXT_IPV6 => {
-                let flow = datagram.get(payload.clone()).and_then(Flow::parse);
-                let flow = flow.filter(|flow| flow.next_header() == next_header);
-                let flow = flow.ok_or(Dropped::Malformed)?;
-                if !packet::may_enter(child, &flow) {
-                    return Err(Dropped::Policy);
-                }
-                Some(HEADER..HEADER + flow.length)
-            }
-            _ => return Err(Dropped::Malformed),
-        };
-        self.note_use(i, now, payload.len());
-        // Only the newest authenticated packet says where the end user is.
-        let roamed = newest && self.remote != Some(from);
-        if roamed {
-            self.remote = Some(from);
-            if let Some(ike) = &mut self.context.ike {
-                ike.remote = from;
-            }
-            for child in &mut self.context.children {
-                if let Some(encapsulation) = &mut child.encapsulation {
-                    encapsulation.remote_port = from.port();
-                }
-            }
-            self.changed();
-        }
-        Ok(Opened { inner, roamed })
-    }
-
     /// Brings every duration of the context up to now.
     pub(crate) fn age(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.since);
@@ -481,18 +332,6 @@ impl Body {
             used.age += passed;
             used.since_first_use = used.since_first_use.map(|since| since + passed);
         }
-    }
-
-    /// Counts a packet of a Child SA for the load, and its first one for good.
-    fn note_use(&mut self, i: usize, now: Duration, octets: usize) {
-        let unused = |child: &ChildSa| child.lifetime.used.since_first_use.is_none();
-        if self.context.children.get(i).is_some_and(unused) {
-            self.age(now);
-            if let Some(child) = self.context.children.get_mut(i) {
-                child.lifetime.used.since_first_use = Some(Duration::ZERO);
-            }
-        }
-        self.meter.add(now, octets, &mut self.context.load);
     }
 }
 
@@ -520,18 +359,6 @@ impl Meter {
     }
 }
 
-fn ready<'a>(
-    slot: &'a mut Option<Box<Cipher>>,
-    keys: &protocol_spec::KeyMaterial,
-) -> Result<&'a Cipher, Dropped> {
-    if slot.is_none() {
-        let iv_mask = random::octets().map(u64::from_ne_bytes).ok_or(Dropped::Malformed)?;
-        let cipher = Cipher::new(keys, iv_mask).map_err(|_| Dropped::Malformed)?;
-        *slot = Some(Box::new(cipher));
-    }
-    slot.as_deref().ok_or(Dropped::Malformed)
-}
-
 /// Names the pair of SAs.
 pub(crate) fn sa_ref(child: &ChildSa) -> SaRef {
     SaRef { protocol: child.protocol, inbound_spi: child.inbound.spi }
@@ -553,81 +380,6 @@ pub(crate) fn prefixes(context: &Context) -> Vec<Prefix> {
 
 fn last_number(esn: bool) -> u64 {
     if esn { u64::MAX } else { u64::from(u32::MAX) }
-}
-
-/// Whether a hard limit is reached. `passed` is not in the ages yet.
-fn expired(lifetime: &Lifetime, passed: Duration) -> bool {
-    let (used, hard) = (&lifetime.used, &lifetime.hard);
-    let above = |limit: Option<u64>, used: (u64, u64)| {
-        limit.is_some_and(|limit| used.0 >= limit || used.1 >= limit)
-    };
-    above(hard.octets, used.octets)
-        || above(hard.packets, used.packets)
-        || hard.age.is_some_and(|limit| used.age + passed >= limit)
-        || matches!((hard.since_first_use, used.since_first_use),
-            (Some(limit), Some(since)) if since + passed >= limit)
-}
-
-/// A second copy of a context, with its keys.
-pub(crate) fn duplicate(context: &Context) -> Context {
-    Context {
-        session: context.session,
-        generation: context.generation,
-        ike: context.ike.as_ref().map(duplicate_ike),
-        children: context.children.iter().map(duplicate_child).collect(),
-        load: context.load,
-    }
-}
-
-fn duplicate_ike(ike: &IkeSa) -> IkeSa {
-    let secrets = match &ike.secrets {
-        IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, replaced } => {
-            IkeSecrets::Seed {
-                nonce_initiator: nonce_initiator.clone(),
-                nonce_responder: nonce_responder.clone(),
-                shared: shared.iter().map(|key| key.duplicate()).collect(),
-                replaced: replaced
-                    .as_ref()
-                    .map(|old| ReplacedSa { prf: old.prf, sk_d: old.sk_d.duplicate() }),
-            }
-        }
-        IkeSecrets::Keys(keys) => IkeSecrets::Keys(IkeKeys {
-            sk_d: keys.sk_d.duplicate(),
-            sk_ai: keys.sk_ai.duplicate(),
-            sk_ar: keys.sk_ar.duplicate(),
-            sk_ei: keys.sk_ei.duplicate(),
-            sk_er: keys.sk_er.duplicate(),
-            sk_pi: keys.sk_pi.duplicate(),
-            sk_pr: keys.sk_pr.duplicate(),
-        }),
-    };
-    IkeSa {
-        transforms: ike.transforms.clone(),
-        secrets,
-        local_id: ike.local_id.clone(),
-        remote_id: ike.remote_id.clone(),
-        eap_identity: ike.eap_identity.clone(),
-        peer_addresses: ike.peer_addresses.clone(),
-        virtual_ips: ike.virtual_ips.clone(),
-        configuration: ike.configuration.clone(),
-        ..*ike
-    }
-}
-
-fn duplicate_child(child: &ChildSa) -> ChildSa {
-    ChildSa {
-        configuration: child.configuration.clone(),
-        transforms: child.transforms.clone(),
-        inbound: InboundSa {
-            keys: child.inbound.keys.duplicate(),
-            window: child.inbound.window.clone(),
-            ..child.inbound
-        },
-        outbound: OutboundSa { keys: child.outbound.keys.duplicate(), ..child.outbound },
-        policies: child.policies.clone(),
-        lifetime: child.lifetime.clone(),
-        ..*child
-    }
 }
 
 #[cfg(test)]

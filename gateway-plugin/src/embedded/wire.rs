@@ -12,7 +12,7 @@
 //! sends it, and since which ownership:
 //!
 //! ```text
-//! | 'A' | count 1 | count x ( epoch 8 | family 1 | bits 1 | address 16 ) |
+//! | 0xa1 | count 1 | count x ( epoch 8 | family 1 | bits 1 | address 16 ) |
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,6 +27,8 @@ pub(crate) const MAX_HOPS: u8 = 8;
 /// Most entries of one announcement.
 pub(crate) const MAX_ANNOUNCED: usize = 40;
 
+/// First octet of an announcement; no IP packet begins with it.
+const ANNOUNCEMENT: u8 = 0xa1;
 const ENTRY: usize = 26;
 
 /// What was diverted.
@@ -86,7 +88,7 @@ pub(crate) struct Announced {
 pub(crate) fn announcement(entries: &[Announced]) -> Vec<u8> {
     let entries = &entries[..entries.len().min(MAX_ANNOUNCED)];
     let mut octets = Vec::with_capacity(2 + ENTRY * entries.len());
-    octets.extend([b'A', entries.len() as u8]);
+    octets.extend([ANNOUNCEMENT, entries.len() as u8]);
     for entry in entries {
         let (family, address) = split(entry.prefix.address);
         octets.extend(entry.epoch.0.to_be_bytes());
@@ -98,7 +100,7 @@ pub(crate) fn announcement(entries: &[Announced]) -> Vec<u8> {
 
 /// Reads an announcement; `None` for anything else.
 pub(crate) fn read_announcement(octets: &[u8]) -> Option<Vec<Announced>> {
-    let [b'A', count, entries @ ..] = octets else { return None };
+    let [ANNOUNCEMENT, count, entries @ ..] = octets else { return None };
     if entries.len() != ENTRY * usize::from(*count) {
         return None;
     }

@@ -85,8 +85,7 @@ pub fn svg(title: &str, across: &str, up: &str, series: &[Series<'_>]) -> String
     }
     for (place, line) in series.iter().enumerate() {
         let drawn = line.points.iter().filter(|p| p.0 > 0.0 && p.1 > 0.0);
-        let drawn: Vec<_> =
-            drawn.map(|p| format!("{:.1},{:.1}", at_x(p.0), at_y(p.1))).collect();
+        let drawn: Vec<_> = drawn.map(|p| format!("{:.1},{:.1}", at_x(p.0), at_y(p.1))).collect();
         let colour = line.colour;
         put(format!(
             r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/>"#,

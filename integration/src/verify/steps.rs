@@ -54,6 +54,9 @@ pub(super) fn all(root: &Path, full: bool) -> Vec<Step> {
                 "--workspace",
                 "--exclude",
                 "integration",
+                // As the integration tests have it, so that it is built once.
+                "--features",
+                "cxtp/sabotage",
                 "--no-fail-fast",
             ]),
         ),

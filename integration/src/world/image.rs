@@ -57,8 +57,8 @@ impl Image {
     }
 }
 
-fn key() -> KeyMaterial {
-    KeyMaterial::new(vec![0x5a])
+fn key(octets: usize) -> KeyMaterial {
+    KeyMaterial::new(vec![0x5a; octets])
 }
 
 fn ike_sa(session: SessionId, ids: &MessageIds) -> IkeSa {
@@ -77,13 +77,13 @@ fn ike_sa(session: SessionId, ids: &MessageIds) -> IkeSa {
             key_exchange: 31,
         },
         secrets: IkeSecrets::Keys(IkeKeys {
-            sk_d: key(),
-            sk_ai: key(),
-            sk_ar: key(),
-            sk_ei: key(),
-            sk_er: key(),
-            sk_pi: key(),
-            sk_pr: key(),
+            sk_d: key(32),
+            sk_ai: key(0),
+            sk_ar: key(0),
+            sk_ei: key(20),
+            sk_er: key(20),
+            sk_pi: key(32),
+            sk_pr: key(32),
         }),
         window: 1,
         next_send: ids.next_send,
@@ -107,7 +107,7 @@ fn ike_sa(session: SessionId, ids: &MessageIds) -> IkeSa {
 }
 
 fn child_sa(sa: &Sa) -> ChildSa {
-    let keys = || SaKeys { encryption: key(), integrity: KeyMaterial::new(Vec::new()) };
+    let keys = || SaKeys { encryption: key(20), integrity: key(0) };
     ChildSa {
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,

@@ -10,15 +10,20 @@ use serde_json::json;
 
 use crate::ctl::{
     args::ConfigArgs,
-    files,
+    files::{self, NewFile},
     outcome::{Answer, Problem},
 };
 
-/// Prints the configuration.
+/// Prints the configuration, or writes it into a new file.
 pub(in crate::ctl) fn write(args: &ConfigArgs) -> Result<Answer, Problem> {
     let config = config(args)?;
-    let facts = json!({"gateway": args.name.as_str(), "config": config});
-    Ok(Answer::done(config, &facts))
+    let facts = json!({"gateway": args.name.as_str(), "config": config, "file": args.out});
+    let Some(out) = &args.out else { return Ok(Answer::done(config, &facts)) };
+    let mut file = NewFile::create(out, files::PUBLIC)?;
+    file.write(config.as_bytes())?;
+    file.keep();
+    let at = out.display();
+    Ok(Answer::done(format!("{at}\nnext: cxtpd --config {at}"), &facts))
 }
 
 fn config(args: &ConfigArgs) -> Result<String, Problem> {

@@ -6,12 +6,14 @@
 //! from; the inner host follows announcements with the highest epoch. Neither
 //! knows anything of moves.
 
+mod command;
 mod fleet;
 mod report;
 mod shape;
 mod tally;
 mod traffic;
 
+pub use command::user_main;
 pub use fleet::{FleetConfig, UserFleet};
 pub use report::{FleetReport, SessionReport};
 pub use shape::SessionShape;

@@ -39,6 +39,24 @@ impl FleetReport {
     }
 }
 
+impl FleetReport {
+    /// The longest gap of each session and direction in microseconds: the one in
+    /// the middle, the 99th of a hundred, the longest.
+    pub fn gaps(&self) -> (u64, u64, u64) {
+        let mut gaps: Vec<_> = self
+            .per_session
+            .iter()
+            .flat_map(|session| [session.up.longest_gap_us, session.down.longest_gap_us])
+            .collect();
+        gaps.sort_unstable();
+        let at = |percent: usize| {
+            let last = gaps.len().saturating_sub(1);
+            gaps.get(last * percent / 100).copied().unwrap_or(0)
+        };
+        (at(50), at(99), at(100))
+    }
+}
+
 /// What was counted of one session.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionReport {
