@@ -56,6 +56,7 @@ fn statuses(reply: &Message) -> Vec<Status> {
     }
 }
 
+// proves CXTP-6.7-1
 #[test]
 fn a_reactive_transfer_ordered_at_the_source_is_asked_for_by_the_target() {
     let mut pair = Pair::new(1000);
@@ -76,6 +77,7 @@ fn a_large_reactive_transfer_goes_in_parts() {
     assert_eq!(pair.nodes[A].summary(batch(1)).unwrap().moved, 3000);
 }
 
+// proves CXTP-6.7-2
 #[test]
 fn a_reactive_order_that_nobody_follows_ends() {
     let mut pair = Pair::new(2);
@@ -87,6 +89,7 @@ fn a_reactive_order_that_nobody_follows_ends() {
     pair.assert_owner(A, 2);
 }
 
+// proves CXTP-7.2-2
 #[test]
 fn a_signed_order_pulls_once() {
     let mut pair = pair_with_controller(2);
@@ -103,6 +106,8 @@ fn a_signed_order_pulls_once() {
     assert_eq!(pair.nodes[B].summary(BatchId(request(9).0)).unwrap().refused, 2);
 }
 
+// proves CXTP-7.2-1
+// proves CXTP-7.2-2
 #[test]
 fn an_order_that_is_forged_expired_or_about_others_pulls_nothing() {
     let mut pair = pair_with_controller(2);
@@ -125,6 +130,7 @@ fn an_order_that_is_forged_expired_or_about_others_pulls_nothing() {
     assert_eq!(pair.nodes[A].misbehaviour(), [Status::BadAuthorization; 2]);
 }
 
+// proves CXTP-7.3-1
 #[test]
 fn a_pull_without_the_right_is_refused_whatever_its_authority() {
     let mut pair = pair_with_controller(1);
@@ -139,6 +145,7 @@ fn a_pull_without_the_right_is_refused_whatever_its_authority() {
     assert!(matches!(pair.nodes[A].replies.last(), Some((_, Reply::Refused(_)))));
 }
 
+// proves CXTP-7.3-1
 #[test]
 fn a_peers_word_alone_pulls_nothing() {
     let mut pair = Pair::new(1);
@@ -150,6 +157,7 @@ fn a_peers_word_alone_pulls_nothing() {
     assert_eq!(pair.nodes[A].misbehaviour(), [Status::NotAuthorized; 2]);
 }
 
+// proves CXTP-4.2-1
 #[test]
 fn a_controller_orders_at_the_target_or_at_the_source() {
     for (node, mode) in [(B, TransferMode::Reactive), (A, TransferMode::Predictive)] {
@@ -171,6 +179,7 @@ fn a_controller_orders_at_the_target_or_at_the_source() {
     }
 }
 
+// proves CXTP-7.3-2
 #[test]
 fn a_flood_of_requests_is_answered_with_a_refusal_and_starts_nothing() {
     let mut pair = pair_with_controller(1);
@@ -193,6 +202,7 @@ fn a_flood_of_requests_is_answered_with_a_refusal_and_starts_nothing() {
     assert_eq!(pair.outside.iter().filter(limited).count(), 190);
 }
 
+// proves CXTP-7.3-3
 #[test]
 fn the_quota_of_pulls_is_kept() {
     let mut config_a = pair_with_controller(0).nodes[A].config.clone();
@@ -431,6 +441,7 @@ fn staged_sessions_and_batches_of_a_peer_are_bounded() {
     assert!(refused(&pair.nodes[A].replies.last().unwrap().1));
 }
 
+// proves CXTP-4.11-1
 #[test]
 fn preflight_says_what_would_be_refused_and_touches_nothing() {
     let mut pair = Pair::new(2);

@@ -43,6 +43,7 @@ fn session(number: u64) -> SessionId {
     SessionId(say::id(0xee00_0000_0000 + number))
 }
 
+// proves CXTP-2.5-3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_stalls_is_reset_and_the_others_go_on() {
     let world = World::start().await;
@@ -321,6 +322,7 @@ async fn a_peer_that_never_reads_is_dropped() {
     world.finish().await;
 }
 
+// proves CXTP-2.5-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_large_frames_is_held_back_by_flow_control() {
     let world = World::start().await;

@@ -66,6 +66,7 @@ async fn close_the_link(all: &[(&str, Vec<u8>)], code: u64, words: &[&str]) {
     world.finish().await;
 }
 
+// proves CXTP-3.1-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_type_that_is_not_critical_is_skipped() {
     let world = World::start().await;
@@ -91,6 +92,7 @@ async fn an_unknown_type_that_is_not_critical_is_skipped() {
     world.finish().await;
 }
 
+// proves CXTP-3.1-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_later_version_puts_into_the_header_is_ignored() {
     let world = World::start().await;
@@ -104,6 +106,7 @@ async fn what_a_later_version_puts_into_the_header_is_ignored() {
     world.finish().await;
 }
 
+// proves CXTP-3.1-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_type_that_is_critical_closes_the_link() {
     let all = [
@@ -113,6 +116,7 @@ async fn an_unknown_type_that_is_critical_closes_the_link() {
     close_the_link(&all, UNKNOWN_CRITICAL, &["unknown", "critical", "0x7e"]).await;
 }
 
+// proves CXTP-9.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_of_another_version_is_told_so() {
     let world = World::start().await;
@@ -143,6 +147,7 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_closes_the_link() {
     close_the_link(&all, MALFORMED, &["middle of a frame"]).await;
 }
 
+// proves CXTP-3.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_length_of_gigabytes_closes_the_link_before_anything_is_allocated() {
     let most = u32::try_from(MAX_BODY).unwrap();
@@ -158,6 +163,8 @@ async fn a_length_of_gigabytes_closes_the_link_before_anything_is_allocated() {
     close_the_link(&all, TOO_LONG, &["claims a body of"]).await;
 }
 
+// proves CXTP-3.4-1
+// proves CXTP-3.4-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_length_of_gigabytes_inside_a_body_closes_the_link() {
     // Marker of a 64-bit integer, then the number of entries.
@@ -170,6 +177,8 @@ async fn a_length_of_gigabytes_inside_a_body_closes_the_link() {
     close_the_link(&all, MALFORMED, &["Query"]).await;
 }
 
+// proves CXTP-3.4-3
+// proves CXTP-3.4-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn octets_after_a_body_close_the_link() {
     let (kind, body) = parts(&say::pushed(1, 1, vec![say::session(0x00ff_0001)]));
@@ -186,6 +195,8 @@ async fn a_body_that_ends_early_closes_the_link() {
     close_the_link(&all, MALFORMED, &["Pctd", "ends in the middle"]).await;
 }
 
+// proves CXTP-3.4-2
+// proves CXTP-3.4-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_encoding_of_the_same_closes_the_link() {
     // No entries: as one octet it is canonical, in 16, 32 and 64 bits it is not.
@@ -200,6 +211,8 @@ async fn another_encoding_of_the_same_closes_the_link() {
     close_the_link(&all, MALFORMED, &["Query", "canonical"]).await;
 }
 
+// proves CXTP-3.3-3
+// proves CXTP-3.4-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_its_type_does_not_have_closes_the_link() {
     let (kind, mut body) = parts(&say::pushed(1, 1, vec![say::session(0x00ff_0001)]));
@@ -209,6 +222,8 @@ async fn a_value_that_its_type_does_not_have_closes_the_link() {
     close_the_link(&all, MALFORMED, &["Pctd", "does not have"]).await;
 }
 
+// proves CXTP-3.4-4
+// proves CXTP-3.4-5
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_entries_than_a_message_may_have_close_the_link() {
     let entry = |n: usize| {
@@ -225,12 +240,14 @@ async fn more_entries_than_a_message_may_have_close_the_link() {
     close_the_link(&all, MALFORMED, &["Query", "more than 1024 entries"]).await;
 }
 
+// proves CXTP-2.3-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_hello_closes_the_link() {
     let hello = Message::Hello(say::hello("gw-a", Lane::Control));
     close_the_link(&[("as another", frame_of(&hello))], MALFORMED, &["second hello"]).await;
 }
 
+// proves CXTP-2.6-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_datagram_that_is_no_message_closes_the_link() {
     let world = World::start().await;
@@ -264,6 +281,7 @@ async fn a_datagram_that_is_no_message_closes_the_link() {
     world.finish().await;
 }
 
+// proves CXTP-2.6-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_heartbeats_changes_nothing() {
     let world = World::start().await;

@@ -37,6 +37,7 @@ async fn is_refused_by_tls(attacker: impl FnOnce(&World) -> Hostile, words: &[&s
     world.finish().await;
 }
 
+// proves CXTP-2.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_another_authority_is_refused() {
     let attacker =
@@ -44,6 +45,7 @@ async fn a_certificate_of_another_authority_is_refused() {
     is_refused_by_tls(attacker, &["refused a connection", "127.0.0.1", "certificate"]).await;
 }
 
+// proves CXTP-2.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_certificate_is_refused() {
     let attacker = |world: &World| Hostile::new(&world.pki.expired(EVE_URI), world.b.address);
@@ -56,6 +58,7 @@ async fn a_certificate_that_is_not_valid_yet_is_refused() {
     is_refused_by_tls(attacker, &["refused a connection", "127.0.0.1", "certificate"]).await;
 }
 
+// proves CXTP-2.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_without_a_certificate_is_refused() {
     let attacker = |world: &World| Hostile::nobody(world.b.address);
@@ -77,6 +80,7 @@ async fn is_told(uris: &[&str], hello: &str, code: u64, words: &[&str]) {
     world.finish().await;
 }
 
+// proves CXTP-2.2-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_not_configured_is_refused() {
     let words = ["not-authorized", "cxtp://gateway/mallory", "configuration"];
@@ -89,27 +93,32 @@ async fn a_controller_that_is_not_configured_is_refused() {
     is_told(&["cxtp://controller/eve"], EVE, 0x4, &words).await;
 }
 
+// proves CXTP-2.3-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hello_with_a_name_that_is_not_in_the_certificate_is_refused() {
     // The name of a gateway that may connect, and whose sessions are worth having.
     is_told(&[EVE_URI], "gw-a", 0x5, &["gw-a", EVE_URI]).await;
 }
 
+// proves CXTP-2.2-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_with_two_names_is_refused() {
     is_told(&[EVE_URI, "cxtp://gateway/gw-a"], EVE, 0x4, &["more than one"]).await;
 }
 
+// proves CXTP-2.2-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_with_no_name_of_ours_is_refused() {
     is_told(&["https://gateway/eve"], EVE, 0x4, &["no cxtp:// URI"]).await;
 }
 
+// proves CXTP-2.2-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_with_a_role_that_does_not_exist_is_refused() {
     is_told(&["cxtp://operator/eve"], EVE, 0x4, &["cxtp://operator/eve"]).await;
 }
 
+// proves CXTP-2.3-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_before_the_hello_closes_the_connection() {
     let world = World::start().await;
@@ -146,12 +155,16 @@ async fn a_role_may_not_send(role: &str, name: &str, message: Message) {
     world.finish().await;
 }
 
+// proves CXTP-2.5-5
+// proves CXTP-5.1-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_sends_contexts_is_dropped() {
     let message = say::pushed(1, 1, vec![say::session(0x00ff_0001)]);
     a_role_may_not_send("client", "phone", message).await;
 }
 
+// proves CXTP-2.5-5
+// proves CXTP-5.1-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_controller_that_sends_contexts_is_dropped() {
     let message = say::pushed(1, 1, vec![say::session(0x00ff_0001)]);
@@ -173,6 +186,7 @@ async fn a_client_that_pulls_is_dropped() {
     a_role_may_not_send("client", "phone", message).await;
 }
 
+// proves CXTP-2.4-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_has_no_connection_for_batches() {
     let world = World::start().await;

@@ -52,6 +52,7 @@ fn cancelled(batch: u64, session: SessionId, epoch: u64) -> Message {
     })
 }
 
+// proves CXTP-6.3-6
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replayed_ctd_is_answered_and_nothing_is_activated_twice() {
     let world = World::start().await;
@@ -89,6 +90,7 @@ async fn a_replayed_ctd_is_answered_and_nothing_is_activated_twice() {
     world.finish().await;
 }
 
+// proves CXTP-6.3-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_another_peer_staged_is_not_activated() {
     let world = World::start().await;
@@ -121,6 +123,7 @@ async fn a_session_that_another_peer_staged_is_not_activated() {
     world.finish().await;
 }
 
+// proves CXTP-6.3-10
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_in_use_here_cannot_be_pushed_committed_or_cancelled() {
     let world = World::start().await;
@@ -150,6 +153,7 @@ async fn a_session_that_is_in_use_here_cannot_be_pushed_committed_or_cancelled()
     world.finish().await;
 }
 
+// proves CXTP-6.1-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_epoch_that_is_not_above_the_known_one_is_refused() {
     let world = World::start().await;
@@ -187,6 +191,7 @@ async fn an_epoch_that_is_not_above_the_known_one_is_refused() {
     world.finish().await;
 }
 
+// proves CXTP-6.3-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_sessions_are_staged_for_a_peer_than_it_may() {
     let world = World::start().await;
@@ -223,6 +228,7 @@ async fn no_more_sessions_are_staged_for_a_peer_than_it_may() {
     world.finish().await;
 }
 
+// proves CXTP-4.4-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_context_that_contradicts_itself_is_refused_and_the_others_are_taken() {
     let world = World::start().await;
@@ -323,6 +329,7 @@ async fn a_session_that_stands_twice_in_one_message_is_taken_once() {
     world.finish().await;
 }
 
+// proves CXTP-5.4-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn final_data_that_contradict_themselves_do_not_activate() {
     let world = World::start().await;

@@ -30,6 +30,7 @@ fn gateway(sabotage: Option<Sabotage>) -> EmbeddedGateway {
     EmbeddedGateway::start(GatewayConfig { sabotage, ..GatewayConfig::default() }).unwrap()
 }
 
+// proves CXTP-6.3-2
 #[test]
 fn the_embedded_gateway_conforms_in_process() {
     let mut bench = Bench::new(Box::new(gateway(None)), Box::new(gateway(None)));

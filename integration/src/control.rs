@@ -92,7 +92,7 @@ impl Control {
     }
 
     /// Hands each event to `seen` until that returns something. `ready` is called
-    /// once from when on no event is missed.
+    /// once the events are asked for.
     ///
     /// # Errors
     /// If the daemon is gone, or what was waited for did not come in time.

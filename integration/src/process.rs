@@ -64,7 +64,7 @@ impl Role {
     fn run(self, args: Vec<OsString>) -> ExitCode {
         match self {
             Self::Gateway => gateway_plugin::embedded::gateway_main(args),
-            Self::Daemon => todo!("{args:?}"),
+            Self::Daemon => cxtp::service::daemon_main(args),
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => crate::measure::measured_main(args),
         }

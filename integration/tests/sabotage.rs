@@ -37,10 +37,10 @@ fn trap(guard: Sabotage) -> (Setup, Invariant) {
 
 fn springs(guard: Sabotage) {
     let (setup, invariant) = trap(guard);
-    let limit = Limit { states: 2_000_000, depth: 400, deep: false };
-    let whole = search(&setup, limit);
+    let limit = |deep| Limit { states: 2_000_000, depth: 1000, deep };
+    let whole = search(&setup, limit(true));
     assert!(whole.found.is_none(), "with the guard nothing may break:\n{whole}");
-    let report = search(&setup.without(guard), limit);
+    let report = search(&setup.without(guard), limit(false));
     println!("without {guard:?}: {report}");
     let found = report.found.unwrap_or_else(|| panic!("nobody misses {guard:?}"));
     assert_eq!(found.violation.invariant, invariant, "{guard:?} breaks something else");

@@ -12,8 +12,14 @@ use protocol_spec::transfer::TransferMode::{Predictive, Reactive};
 /// Searches it all and prints what was seen.
 fn prove(setup: &Setup) {
     let started = now();
-    let deep = setup.budget.all > 2;
-    let report = search(setup, Limit { states: 100_000_000, depth: 1000, deep });
+    let limit = Limit { states: 100_000_000, depth: 1000, deep: true };
+    let mut report = search(setup, limit);
+    if let Some(found) = &report.found {
+        // The same again for a person: on the shortest way, if that is not too far.
+        let near = Limit { states: 1_000_000, depth: found.way.len(), deep: false };
+        let short = search(setup, near);
+        report.found = short.found.or(report.found);
+    }
     println!("{report}, {:.1} s", started.elapsed().as_secs_f64());
     assert!(report.found.is_none(), "see the trace above");
     assert!(report.complete, "the search was cut short");
@@ -58,7 +64,7 @@ fn one_session_moves_there_and_back() {
 
 #[test]
 fn one_session_goes_by_file() {
-    prove(&small::filed().faults(depth(1)));
+    prove(&small::filed().faults(depth(2)));
 }
 
 #[test]

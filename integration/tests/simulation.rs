@@ -37,7 +37,7 @@ fn storms_end_in_order() {
         run(seed);
         return;
     }
-    let runs = number("SIMULATION_RUNS").unwrap_or(36);
+    let runs = number("SIMULATION_RUNS").unwrap_or(150);
     let mut total = 0;
     let mut all = Tally::default();
     for seed in FIRST..FIRST + runs {

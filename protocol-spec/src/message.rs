@@ -181,6 +181,7 @@ pub struct CtReq {
 
 /// Contexts to be staged.
 #[derive(Debug, PartialEq, Encode, Decode)]
+//= spec CXTP-5.1-1
 pub struct Pctd {
     /// The batch to which the entries belong.
     pub batch: BatchId,

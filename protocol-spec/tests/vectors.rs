@@ -141,6 +141,7 @@ fn the_tokens_and_the_order_verify() {
     assert_eq!(tokens, 4);
 }
 
+// proves CXTP-5.1-1
 #[test]
 fn only_pctd_holds_keys() {
     // The samples' keys are runs of 0x4b.

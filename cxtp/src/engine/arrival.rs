@@ -106,6 +106,7 @@ impl Core {
                     let generation = session.generation;
                     self.say(&source, batch, id, epoch, Said::Staged { generation });
                 }
+                //= spec CXTP-6.3-8
                 self.deadline(id, session, Some(self.config.staged_timeout));
             }
             S::Claiming => {

@@ -149,6 +149,7 @@ impl Core {
             S::Pausing => {
                 departure.paused_at = now;
                 self.outbox.pause.push((id, departure.target.clone()));
+                //= spec CXTP-6.2-4
                 self.deadline(id, session, Some(self.config.max_transfer_time));
             }
             S::Halting => self.withdraw(id, departure),
@@ -183,6 +184,7 @@ impl Core {
 
     /// Tells the target to drop what it may have staged.
     fn withdraw(&mut self, id: SessionId, departure: &mut Departure) {
+        //= spec CXTP-6.2-6
         if std::mem::take(&mut departure.offered) {
             let reason = departure.reason();
             self.outbox.ctc(&departure.target, departure.batch, (id, departure.epoch), &reason);
@@ -218,6 +220,7 @@ impl Core {
         departure.committed_at = self.now.monotonic;
         departure.retry = self.config.request_retry;
         self.outbox.event(Event::Committed { session: id, epoch: departure.epoch });
+        //= spec CXTP-6.8-1
         if departure.file.is_some() {
             self.source(id, session, SourceEvent::HandOut);
             return;
@@ -251,6 +254,7 @@ impl Core {
             let reason = departure.reason();
             self.outbox.ctc(&departure.target, departure.batch, (id, departure.epoch), &reason);
         } else if !departure.passive && !unwritten {
+            //= spec CXTP-6.4-1
             self.outbox.query(&departure.target, transfer);
         }
         let now = self.now.monotonic;
@@ -279,12 +283,17 @@ impl Core {
         let outcome = match departure.state {
             SourceState::Moved => {
                 session.place = Place::Gone(Gone::Moved(departure.target.clone()));
+                //= spec CXTP-6.1-5
                 self.deadline(id, session, Some(self.tombstone()));
                 let ends = departure.grants.iter().map(|grant| (grant.sa, u64::MAX)).collect();
                 self.outbox.grant(&departure.target, (id, departure.epoch, ends));
                 Outcome::Moved { gap: departure.gap }
             }
-            SourceState::Lost => {
+            // Whatever is missing after its gateway was lost did not simply end.
+            SourceState::Lost | SourceState::Ended
+                if departure.state == SourceState::Lost
+                    || matches!(failure, Some(Failure::Lost(_))) =>
+            {
                 let why = match failure {
                     Some(Failure::Lost(why)) => why,
                     _ => Refusal::new(Status::NoSession, "the gateway no longer has it"),

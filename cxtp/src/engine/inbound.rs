@@ -43,6 +43,7 @@ impl Engine {
         let welcome = self.core.welcome(from, batch);
         for entry in entries {
             let (id, epoch) = (entry.context.session, entry.epoch);
+            //= spec CXTP-4.4-1
             let admitted = welcome.clone().and_then(|()| self.admit(from, batch, &entry));
             match admitted {
                 Ok(()) => self.core.outbox.stage.push(StageOrder {
@@ -91,6 +92,7 @@ impl Engine {
         if session.ticket.is_some() {
             return Err(Refusal::new(Status::Busy, "its last end is still being written down"));
         }
+        //= spec CXTP-6.1-2
         if epoch <= session.known && !sabotaged!(self.core, OldEpochAccepted) {
             let detail = format!("epoch {epoch} is not above {}, which is known", session.known);
             return Err(Refusal::new(Status::StaleEpoch, detail));
@@ -125,6 +127,7 @@ impl Engine {
             Place::Coming(_) => {
                 Err(Refusal::new(Status::TransferRunning, "another transfer of it is running"))
             }
+            //= spec CXTP-6.3-10
             Place::Owned => Err(Refusal::new(Status::TransferRunning, "it is active here")),
             Place::Recovered(_) => Err(Refusal::new(Status::Busy, "this gateway is starting")),
         }
@@ -143,6 +146,7 @@ impl Engine {
             if let Some(session) = self.sessions.get_mut(&id)
                 && let Place::Coming(arrival) = &session.place
             {
+                //= spec CXTP-6.3-4
                 let ours = arrival.source == from.name && arrival.batch == ctd.batch;
                 let ours = ours || sabotaged!(self.core, AnySourceActivates);
                 let fits = arrival.epoch == epoch || sabotaged!(self.core, OldEpochAccepted);
@@ -177,6 +181,7 @@ impl Engine {
                 && arrival.source == from.name
                 && arrival.epoch == epoch
             {
+                //= spec CXTP-4.7-1
                 self.core.call_off(id, session, ctc.reason.clone(), None);
                 continue;
             }
@@ -200,6 +205,7 @@ impl Engine {
         let Spoken { from, session: id, epoch, .. } = spoken;
         let known = self.sessions.get(&id).map_or(SessionEpoch(0), |session| session.known);
         let state = match self.sessions.get(&id) {
+            //= spec CXTP-6.3-6
             Some(session) if session.had(epoch) => Said::Active,
             Some(session) => match &session.place {
                 Place::Coming(arrival) if arrival.source == from.name && arrival.epoch == epoch => {
@@ -225,6 +231,7 @@ impl Engine {
     }
 
     /// Writes down that an unknown transfer never will be activated here.
+    //= spec CXTP-4.10-1
     fn disown(&mut self, spoken: Spoken<'_>) {
         let Spoken { from, batch, session: id, epoch, asked } = spoken;
         if epoch >= EPOCH_LIMIT || !self.core.may_be_strange(from) {
@@ -297,6 +304,7 @@ fn settled() -> Said {
 /// gateway can have, and for each Child SA numbers of its own above those that
 /// its source used.
 fn sound(epoch: SessionEpoch, context: &Context, grants: &[GrantedRange]) -> Result<(), Refusal> {
+    //= spec CXTP-6.1-6
     if epoch == SessionEpoch(0) || epoch >= EPOCH_LIMIT {
         return Err(Refusal::new(Status::StaleEpoch, "an epoch that cannot be"));
     }
@@ -321,6 +329,7 @@ impl Core {
         }
         let pulled =
             self.pulls.get(&RequestId(batch.0)).is_some_and(|pull| pull.source == from.name);
+        //= spec CXTP-7.3-4
         let may_push = self.config.peers.get(&from.name).is_some_and(|policy| policy.may_push);
         if !may_push && !pulled {
             self.misbehaved(from, Status::NotAuthorized, "it may not send sessions");
@@ -343,6 +352,7 @@ impl Core {
 
     fn has_room(&self, from: &Identity) -> Result<(), Refusal> {
         let most = self.config.peers.get(&from.name).map_or(0, |policy| policy.max_staged);
+        //= spec CXTP-6.3-9
         if self.peers.get(from).is_some_and(|peer| peer.staged >= most) {
             return Err(Refusal::new(Status::RateLimited, "too many sessions staged at a time"));
         }

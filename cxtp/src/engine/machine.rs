@@ -19,12 +19,13 @@ use protocol_spec::{
 use super::{
     Command, EngineConfig, Event, GatewayCommand, GatewayReply, Input, Moment, Output, Record,
     Recovered,
-    authority::{Order, Pull, Used},
+    authority::Used,
     batch::Batch,
     deadlines::{Deadlines, Timer},
     outbox::Outbox,
     peers::{Bucket, Peer},
     preflight::{Preflight, Question},
+    pulls::{Order, Pull},
     session::{Place, Session},
 };
 

@@ -29,6 +29,7 @@ mod operator;
 mod outbox;
 mod peers;
 mod preflight;
+mod pulls;
 mod recovery;
 mod sabotage;
 mod session;

@@ -1,10 +1,9 @@
 //! The source's half of staging and pausing: contexts become offers, final
 //! counters are held against what was granted.
 
-use protocol_spec::id::{BatchId, Identity};
 use protocol_spec::{
     context::Context,
-    id::{RequestId, SessionId},
+    id::{BatchId, Identity, SessionId},
     limits::{MAX_BODY, MAX_CHILDREN},
     message::{CtdrEntry, PctdEntry, TargetState as Said},
     status::{Refusal, Status},
@@ -12,7 +11,6 @@ use protocol_spec::{
 };
 
 use super::{
-    Exported, Reply,
     machine::{Core, Engine},
     outbox::{estimate, gateway},
     peers::EPOCH_LIMIT,
@@ -100,6 +98,7 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(&entry.session) else { continue };
             match &session.place {
                 Place::Leaving(departure)
+                    //= spec CXTP-6.2-7
                     if departure.target == from.name
                         && departure.epoch == entry.epoch
                         && batch.is_none_or(|batch| batch == departure.batch) =>
@@ -145,6 +144,7 @@ impl Core {
                 return;
             }
         };
+        //= spec CXTP-6.1-1
         session.known = session.known.next();
         departure.epoch = session.known;
         departure.generation = context.generation;
@@ -179,6 +179,7 @@ impl Core {
         let capabilities =
             self.peers.get(&gateway(&departure.target)).and_then(|peer| peer.capabilities.as_ref());
         if let Some(capabilities) = capabilities {
+            //= spec CXTP-8.3-1
             let missing = context.features().without(capabilities.features);
             if !missing.is_empty() {
                 let detail = format!("`{}` cannot carry: {missing}", departure.target);
@@ -214,6 +215,7 @@ impl Core {
         let Place::Leaving(departure) = &mut session.place else { return };
         session.generation = session.generation.max(finals.generation);
         let fits = self.fits(departure, &finals);
+        //= spec CXTP-6.2-2
         let event = if fits || departure.state == SourceState::Redelivering {
             SourceEvent::Paused
         } else if departure.again < self.config.max_restage && departure.file.is_none() {
@@ -343,64 +345,5 @@ impl Core {
         let detail = "it changed while it was moved, again and again";
         departure.failure = Some(Failure::Aborted(Refusal::new(Status::GenerationChanged, detail)));
         SourceEvent::Cancel
-    }
-
-    /// The context that goes into a file; nobody else has it.
-    fn hand_out(&mut self, id: SessionId, session: &mut Session, result: Result<Context, Refusal>) {
-        let source = self.config.name.clone();
-        let Place::Leaving(departure) = &mut session.place else { return };
-        let Some(request) = departure.file else { return };
-        match (result, departure.finals.take()) {
-            (Ok(context), Some(finals)) if context.generation == finals.generation => {
-                let exported = Exported {
-                    batch: departure.batch,
-                    source,
-                    target: departure.target.clone(),
-                    epoch: departure.epoch,
-                    grants: departure.grants.clone(),
-                    finals: *finals,
-                    context,
-                };
-                self.outbox.reply(request, Reply::Exported(Box::new(exported)));
-                let _ = self.source(id, session, SourceEvent::Read);
-            }
-            (result, _) => {
-                let why = result.err().unwrap_or_else(|| {
-                    Refusal::new(Status::GenerationChanged, "it changed while it was paused")
-                });
-                departure.failure = Some(Failure::Aborted(why));
-                let _ = self.source(id, session, SourceEvent::Unreadable);
-            }
-        }
-    }
-
-    /// Answers the operator whose word has been carried out.
-    pub(super) fn resolved(&mut self, departure: &mut Departure, result: Result<(), Status>) {
-        let Some(request) = departure.resolving.take() else { return };
-        let reply = match result {
-            Ok(()) => Reply::Accepted,
-            Err(status) => Reply::Refused(Refusal::new(
-                status,
-                "the journal could not be written: the session is still in doubt",
-            )),
-        };
-        self.outbox.reply(request, reply);
-    }
-
-    /// Answers the request that a transfer was made for and that cannot be
-    /// fulfilled any more.
-    pub(super) fn answer_requests(
-        &mut self,
-        departure: &Departure,
-        outcome: &protocol_spec::transfer::Outcome,
-    ) {
-        use protocol_spec::transfer::Outcome;
-        let Some(request): Option<RequestId> = departure.file else { return };
-        if departure.counted {
-            return;
-        }
-        if let Outcome::Refused(why) | Outcome::Aborted(why) | Outcome::Lost(why) = outcome {
-            self.outbox.reply(request, Reply::Refused(why.clone()));
-        }
     }
 }

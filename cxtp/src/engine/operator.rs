@@ -2,17 +2,19 @@
 //! a file, takes one in from a file.
 
 use protocol_spec::{
+    context::Context,
     id::{BatchId, Name, RequestId, SessionId},
     status::{Refusal, Status},
+    transfer::Outcome,
 };
 
 use super::{
     Exported, Reply, Resolution, StageOrder,
     batch::available,
-    machine::Engine,
+    machine::{Core, Engine},
     outbox::gateway,
     sabotage::sabotaged,
-    session::{Departure, Failure, Place},
+    session::{Departure, Failure, Place, Session},
     source::{SourceEvent, SourceState},
     table::Step,
 };
@@ -40,6 +42,7 @@ impl Engine {
         let event = match resolution {
             Resolution::ReleaseHere => SourceEvent::ReleaseHere,
             Resolution::ResumeHere => {
+                //= spec CXTP-6.4-4
                 let above = departure.grants.iter().map(|grant| (grant.sa, grant.end));
                 if !sabotaged!(self.core, ResumeNotAboveGrant) {
                     departure.from = above.collect();
@@ -87,6 +90,10 @@ impl Engine {
 
     fn begin_import(&mut self, request: RequestId, export: Exported) -> Result<(), Refusal> {
         let Exported { batch, source, target, epoch, grants, finals, context } = export;
+        if !self.core.listed {
+            return Err(Refusal::new(Status::Busy, "this gateway is starting: try again"));
+        }
+        //= spec CXTP-6.8-3
         if target != self.core.config.name {
             let detail = format!("the file is for `{target}`");
             return Err(Refusal::new(Status::NotAuthorized, detail));
@@ -114,5 +121,68 @@ impl Engine {
         }
         self.core.outbox.stage.push(StageOrder { epoch, source, batch, grants, context });
         Ok(())
+    }
+}
+
+impl Core {
+    /// The context that goes into a file; nobody else has it.
+    pub(super) fn hand_out(
+        &mut self,
+        id: SessionId,
+        session: &mut Session,
+        result: Result<Context, Refusal>,
+    ) {
+        let source = self.config.name.clone();
+        let Place::Leaving(departure) = &mut session.place else { return };
+        let Some(request) = departure.file else { return };
+        match (result, departure.finals.take()) {
+            (Ok(context), Some(finals)) if context.generation == finals.generation => {
+                let exported = Exported {
+                    batch: departure.batch,
+                    source,
+                    target: departure.target.clone(),
+                    epoch: departure.epoch,
+                    grants: departure.grants.clone(),
+                    finals: *finals,
+                    context,
+                };
+                self.outbox.reply(request, Reply::Exported(Box::new(exported)));
+                let _ = self.source(id, session, SourceEvent::Read);
+            }
+            (result, _) => {
+                let why = result.err().unwrap_or_else(|| {
+                    Refusal::new(Status::GenerationChanged, "it changed while it was paused")
+                });
+                let gone = super::offer::is_missing(&why);
+                let failure = if gone { Failure::Lost(why) } else { Failure::Aborted(why) };
+                departure.failure.get_or_insert(failure);
+                let _ = self.source(id, session, SourceEvent::Unreadable);
+            }
+        }
+    }
+
+    /// Answers the operator whose word has been carried out.
+    pub(super) fn resolved(&mut self, departure: &mut Departure, result: Result<(), Status>) {
+        let Some(request) = departure.resolving.take() else { return };
+        let reply = match result {
+            Ok(()) => Reply::Accepted,
+            Err(status) => Reply::Refused(Refusal::new(
+                status,
+                "the journal could not be written: the session is still in doubt",
+            )),
+        };
+        self.outbox.reply(request, reply);
+    }
+
+    /// Answers the request that a transfer was made for and that cannot be
+    /// fulfilled any more.
+    pub(super) fn answer_requests(&mut self, departure: &Departure, outcome: &Outcome) {
+        let Some(request) = departure.file else { return };
+        if departure.counted {
+            return;
+        }
+        if let Outcome::Refused(why) | Outcome::Aborted(why) | Outcome::Lost(why) = outcome {
+            self.outbox.reply(request, Reply::Refused(why.clone()));
+        }
     }
 }

@@ -171,6 +171,7 @@ impl Core {
     pub(super) fn granted(&mut self, from: &Identity, grant: Grant) {
         let Some(peer) = self.peers.get_mut(from) else { return };
         for (session, epoch, ends) in grant.entries {
+            //= spec CXTP-6.6-3
             let Some((known, _, sas)) = peer.unconfirmed.get(&session) else { continue };
             if *known != epoch {
                 continue;

@@ -128,6 +128,7 @@ impl Engine {
             peer.questions += 1;
         }
         core.questions.insert(number, Question { peer: from.clone(), request, refused });
+        //= spec CXTP-4.11-1
         core.outbox.command(GatewayCommand::Admit(number, open));
     }
 }

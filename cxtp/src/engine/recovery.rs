@@ -89,8 +89,11 @@ impl Engine {
                 let target = target.clone();
                 self.core.release_again(id, session, target);
             }
-            (Place::Gone(Gone::Moved(_) | Gone::Aborted(_)), SessionState::Staged { .. })
-                if status.epoch <= session.known =>
+            // A list may be older than what has been heard since.
+            (Place::Gone(gone), SessionState::Staged { .. })
+                if session.is_settled(status.epoch)
+                    || (matches!(gone, Gone::Moved(_) | Gone::Aborted(_))
+                        && status.epoch <= session.known) =>
             {
                 self.core.outbox.discard.push((id, status.epoch));
             }
@@ -170,6 +173,7 @@ impl Core {
                 session.place = Place::Owned;
                 self.outbox.event(Event::SessionUp(status));
             }
+            //= spec CXTP-6.4-6
             // Nobody has written *committed* down, so nobody else may have it.
             SessionState::Paused { target } => {
                 session.owned = session.owned.max(Some(epoch));
@@ -215,6 +219,7 @@ impl Core {
     ) {
         session.place = Place::Gone(Gone::Ended);
         match (record, &status.state) {
+            //= spec CXTP-6.4-5
             (record @ Record::Committed { .. }, state) => {
                 let active = *state == SessionState::Active;
                 self.doubt_again(id, session, record);
@@ -240,6 +245,7 @@ impl Core {
                 self.resume_again(id, session, BatchId([0; 16]), target, from);
             }
             (Record::Active { epoch, batch, source, finals, .. }, state) => match state {
+                //= spec CXTP-6.4-7
                 SessionState::Staged { .. } if status.epoch == epoch => {
                     let mut arrival = Arrival::new(source, batch, epoch, TargetState::Activating);
                     arrival.installed = true;
@@ -313,6 +319,7 @@ impl Core {
                 session.place = Place::Gone(Gone::Moved(target));
                 self.keep(id, session);
             }
+            //= spec CXTP-6.4-8
             Record::Resumed { .. } | Record::Active { .. } => {
                 let detail = "the gateway no longer has it after a restart of the daemon";
                 self.bury(id, session, Some(Refusal::new(Status::NoSession, detail)));

@@ -183,12 +183,14 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         // Not paused: whatever goes wrong, it simply goes on here.
         (S::Reading, E::Read) => To(S::Staging),
         (S::Reading, E::HandOut) => To(S::Pausing),
+        //= spec CXTP-6.2-1
         (S::Staging, E::Staged) => To(S::Ready),
         (S::Ready, E::Turn) => To(S::Pausing),
         (S::Staging, E::Outdated) | (S::Staging | S::Ready, E::Changed) => To(S::Reading),
         (S::Ready, E::Aborted) => To(S::Reading),
         (S::Reading, E::Unreadable) => To(S::Kept),
         (S::Staging, E::Refused | E::Aborted) => To(S::Kept),
+        //= spec CXTP-6.2-9
         (S::Reading | S::Staging | S::Ready, E::Deadline | E::Cancel | E::PeerDown) => To(S::Kept),
 
         // Being paused: the answer is waited for before anything else is done.
@@ -201,13 +203,17 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         (S::Halting, E::Busy) => To(S::Kept),
 
         // The commit. A record that may be on disk is taken back by another one.
+        //= spec CXTP-6.2-3
         (S::Committing, E::Written) => To(S::Committed),
+        //= spec CXTP-6.5-1
         (S::Committing, E::Unwritten) => To(S::Returning),
 
         // Committed: only an answer, or the operator, ends it.
         (S::Committed, E::HandOut) => To(S::Handing),
+        //= spec CXTP-6.2-5
         (S::Committed, E::Deadline | E::PeerDown) => To(S::InDoubt),
         (S::InDoubt, E::Deadline | E::PeerUp) => To(S::InDoubt),
+        //= spec CXTP-6.4-2
         (S::InDoubt, E::Waiting) => To(S::Redelivering),
         (S::Redelivering, E::Paused | E::Differs | E::Unfit) => To(S::InDoubt),
         (S::Redelivering, E::Busy | E::Unpaused | E::Missing | E::GatewayLost) => To(S::InDoubt),
@@ -219,8 +225,10 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         (S::Handing, E::Unreadable | E::GatewayLost) => To(S::Returning),
 
         // Settled one way or the other; what cannot be written is asked again.
+        //= spec CXTP-6.2-8
         (S::Settling, E::Written) => To(S::Releasing),
         (S::Settling | S::Returning, E::Unwritten) => To(S::InDoubt),
+        //= spec CXTP-6.4-3
         (S::Returning, E::Written) => To(S::Resuming),
         (S::Releasing, E::Released | E::Missing | E::Ended | E::GatewayLost) => To(S::Moved),
         (S::Releasing, E::Deadline) => To(S::Releasing),

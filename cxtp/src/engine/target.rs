@@ -101,6 +101,7 @@ pub fn step(state: TargetState, event: TargetEvent) -> Step<TargetState> {
 
         // The gateway's answer is waited for before anything is taken back.
         (S::Staging, E::Installed) => To(S::Staged),
+        //= spec CXTP-6.3-1
         (S::Staging, E::NotInstalled) => To(S::Refused),
         (S::Staging, E::Cancel | E::Deadline) => To(S::Withdrawing),
         (S::Withdrawing, E::Installed | E::NotInstalled) => To(S::Aborting),
@@ -113,7 +114,9 @@ pub fn step(state: TargetState, event: TargetEvent) -> Step<TargetState> {
         (S::Staged, E::Cancel | E::Deadline | E::Ended | E::GatewayLost) => To(S::Aborting),
 
         // No act before *active* is on disk; no *aborted* after it may be there.
+        //= spec CXTP-6.3-5
         (S::Claiming, E::Written) => To(S::Activating),
+        //= spec CXTP-6.5-2
         (S::Claiming, E::Unwritten) => To(S::Staged),
         (S::Claiming, E::Ended | E::GatewayLost) => To(S::Doomed),
         (S::Doomed, E::Written) => To(S::Burying),
@@ -123,6 +126,7 @@ pub fn step(state: TargetState, event: TargetEvent) -> Step<TargetState> {
         (S::Activating, E::Unusable | E::Ended | E::GatewayLost) => To(S::Burying),
 
         // What cannot be written is written again.
+        //= spec CXTP-6.3-7
         (S::Aborting, E::Written) => To(S::Aborted),
         (S::Aborting, E::Deadline) => To(S::Aborting),
         (S::Aborting, E::Finals) => Ignored,

@@ -54,6 +54,7 @@ pub(super) async fn beat(
                     Err(error) => return Ended::lost(error),
                 };
                 match heard {
+                    //= spec CXTP-2.6-2
                     Ok(Some(beat)) if beat.epoch == peer => pulse.send_modify(|pulse| {
                         // Datagrams may overtake one another.
                         if pulse.heard.is_none_or(|(newest, _)| beat.number > newest) {
@@ -71,6 +72,7 @@ pub(super) async fn beat(
 }
 
 fn hear(datagram: &[u8]) -> Result<Option<Heartbeat>, Ended> {
+    //= spec CXTP-2.6-1
     if datagram.len() > MAX_DATAGRAM {
         return Err(Ended::new(Code::TooLong, "a datagram is longer than any may be"));
     }

@@ -83,6 +83,7 @@ pub(super) async fn read_message(
             Header::from_octets(header).map_err(BadFrame::from).map_err(StreamError::from)
         };
         let header = timeout(stall, rest).await.map_err(|_| StreamError::Stalled)??;
+        //= spec CXTP-2.5-4
         let room = room.take(header.length).await?;
         let mut body = Zeroizing::new(vec![0; header.length as usize]);
         timeout(stall, stream.read_exact(&mut body))

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use protocol_spec::{
     id::{GatewayEpoch, Identity, Name, Role},
-    message::{Hello, Lane, Message, VERSION},
+    message::{Hello, Lane, Message, VERSION, negotiate},
     profile::Capabilities,
     status::{Refusal, Status},
 };
@@ -96,6 +96,7 @@ impl Door {
             Role::Controller => self.controllers.contains(&peer.name),
             Role::Client => self.clients,
         };
+        //= spec CXTP-2.2-4
         if known {
             return Ok(peer);
         }
@@ -107,12 +108,14 @@ impl Door {
     }
 
     fn check(&self, hello: &Hello, peer: &Identity) -> Result<(), Ended> {
+        //= spec CXTP-2.3-2
         if hello.name != peer.name {
             let reason = format!("the hello says `{}` and the certificate {peer}", hello.name);
             return Err(Ended::new(Code::WrongName, reason));
         }
+        //= spec CXTP-9.1-2
         let (lowest, highest) = hello.versions;
-        if !(lowest..=highest).contains(&VERSION) {
+        if negotiate((VERSION, VERSION), hello.versions).is_none() {
             let refusal = Refusal::new(
                 Status::NoVersion,
                 format!(
@@ -124,6 +127,7 @@ impl Door {
         }
         match (peer.role, hello.lane) {
             (Role::Gateway, _) | (_, Lane::Control) => Ok(()),
+            //= spec CXTP-2.4-4
             (_, Lane::Bulk) => {
                 let reason = format!("{peer} has no batches to send: only gateways do");
                 Err(Ended::new(Code::NotAuthorized, reason))
@@ -154,6 +158,7 @@ async fn in_time<T>(greeting: impl Future<Output = Result<T, Ended>>) -> Result<
 async fn hear(receive: &mut RecvStream) -> Result<Hello, Ended> {
     match read_message(receive, &Room::new(HELLO_ROOM), None, PATIENCE).await {
         Ok(Some((Message::Hello(hello), _))) => Ok(hello),
+        //= spec CXTP-2.3-1
         Ok(Some((other, _))) => Err(Ended::new(
             Code::Malformed,
             format!("{} came before the hello", other.kind().name()),

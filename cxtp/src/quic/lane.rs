@@ -134,6 +134,7 @@ impl Writer {
         let contexts = contexts_in(&message);
         let stream = match batch_of(&message) {
             None => None,
+            //= spec CXTP-2.5-1
             Some(batch) => match batches.entry(batch) {
                 Entry::Occupied(stream) => stream.into_mut().as_mut(),
                 Entry::Vacant(vacant) if matches!(message, Message::Pctd(_)) => {
@@ -281,10 +282,12 @@ impl Reader {
             let (message, room) = match read {
                 Ok(Some(read)) => read,
                 Ok(None) => break,
+                //= spec CXTP-3.4-5
                 Err(StreamError::Bad(error)) => return Err(Ended::bad_frame(&error)),
                 Err(error @ StreamError::Cut) => {
                     return Err(Ended::new(Code::Malformed, error.to_string()));
                 }
+                //= spec CXTP-2.5-3
                 Err(StreamError::Stalled) => {
                     let id = stream.id();
                     if let Some(unsaid) = self.lost.say() {
@@ -311,6 +314,7 @@ impl Reader {
                 self.tell_writer(Outbound::Adopt(batch, send)).await?;
             }
             match message {
+                //= spec CXTP-2.3-1
                 Message::Hello(_) => {
                     return Err(Ended::new(Code::Malformed, "a second hello on a connection"));
                 }
@@ -337,6 +341,7 @@ impl Reader {
     }
 
     /// Controllers and clients ask; only gateways carry sessions.
+    //= spec CXTP-2.5-5
     fn allowed(&self, message: &Message) -> Result<(), Ended> {
         let kind = message.kind();
         match self.from.role {

@@ -201,6 +201,7 @@ impl Starting {
         };
         let rest = match ended.code {
             Some(_) => ended.clone(),
+            //= spec CXTP-2.4-1
             None => Ended::new(Code::PairLost, "the other connection of the pair is gone"),
         };
         link.connections().for_each(|connection| rest.close(connection));

@@ -90,6 +90,7 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, BadCert
     let certificate =
         webpki::EndEntityCert::try_from(certificate).map_err(|_| BadCertificate::Unreadable)?;
     let mut names = certificate.valid_uri_names().filter(|uri| uri.starts_with("cxtp://"));
+    //= spec CXTP-2.2-1
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(name.parse()?),
         (None, _) => Err(BadCertificate::NoName),
@@ -187,6 +188,7 @@ impl Credentials {
     /// [`TlsError::Unusable`] if key and certificate do not belong together.
     pub fn server(&self) -> Result<QuicServerConfig, TlsError> {
         let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable(error.to_string());
+        //= spec CXTP-2.1-2
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::clone(&self.roots),
             Arc::clone(&self.provider),
@@ -201,11 +203,13 @@ impl Credentials {
             .map_err(|error| {
                 TlsError::Unusable(format!("`tls.key` does not fit `tls.certificate`: {error}"))
             })?;
+        //= spec CXTP-2.1-1
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Every connection proves anew who it is, and nothing is said before:
         // no tickets, no resumption, no early data.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        //= spec CXTP-2.1-3
         config.max_early_data_size = 0;
         QuicServerConfig::try_from(config).map_err(|error| unusable(&error))
     }
@@ -225,9 +229,11 @@ impl Credentials {
             .map_err(|error| {
                 TlsError::Unusable(format!("`tls.key` does not fit `tls.certificate`: {error}"))
             })?;
+        //= spec CXTP-2.1-1
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.enable_sni = false;
         config.resumption = rustls::client::Resumption::disabled();
+        //= spec CXTP-2.1-3
         config.enable_early_data = false;
         QuicClientConfig::try_from(config).map_err(|error| unusable(&error))
     }
@@ -279,6 +285,7 @@ impl ExpectedPeer {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
+        //= spec CXTP-2.1-2
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
@@ -287,6 +294,7 @@ impl ExpectedPeer {
             self.algorithms.all,
         )?;
         let found = identity_of(certificate).map_err(not_the_peer)?;
+        //= spec CXTP-2.2-3
         if found == self.expected {
             Ok(())
         } else {

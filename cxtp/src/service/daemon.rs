@@ -1,7 +1,12 @@
 //! One daemon from start to end, in a process of its own or inside another.
 
 use std::{
-    collections::BTreeSet, ffi::OsString, io, net::SocketAddr, path::PathBuf, process::ExitCode,
+    collections::BTreeSet,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
     sync::Arc,
 };
 
@@ -245,7 +250,11 @@ fn log(config: &LogConfig) -> ConfigResult {
         cure: "write directives such as `info` or `cxtp=debug`".into(),
     };
     let filter = EnvFilter::try_new(&config.filter).map_err(|error| value(&error))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let colours = io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(io::stderr);
     let set = if config.json { builder.json().try_init() } else { builder.try_init() };
     set.map_err(|error| value(&error))
 }

@@ -122,6 +122,7 @@ impl Store {
         {
             let mut gateway = write.open_table(GATEWAY)?;
             let last = gateway.get(EPOCH)?.map_or(0, |epoch| epoch.value());
+            //= spec CXTP-6.1-4
             recovered.gateway_epoch = GatewayEpoch(last).next();
             gateway.insert(EPOCH, recovered.gateway_epoch.0)?;
             let mut records = write.open_table(RECORDS)?;

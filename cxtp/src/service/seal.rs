@@ -169,6 +169,8 @@ impl SealKey {
 /// # Errors
 /// [`SealError::BadContent`] if it is larger than a context may be,
 /// [`SealError::BadKey`] if the public key is not a point to seal to.
+//= spec CXTP-6.8-2
+//= spec CXTP-10.1-2
 pub fn seal(exported: &Exported, target: &PublicSealKey) -> Result<Sealed, SealError> {
     let session = exported.context.session;
     let public =

@@ -71,6 +71,11 @@ impl From<ConnectionError> for Closed {
 impl Hostile {
     /// A peer with this certificate, and who it will go for.
     pub(crate) fn new(paper: &Paper, to: SocketAddr) -> Self {
+        Self::speaking(paper, ALPN, to)
+    }
+
+    /// The same, with another application protocol; it would send early data.
+    pub(crate) fn speaking(paper: &Paper, protocol: &[u8], to: SocketAddr) -> Self {
         let provider = Arc::new(ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -79,8 +84,14 @@ impl Hostile {
             .with_custom_certificate_verifier(Arc::new(Whoever(provider)))
             .with_client_auth_cert(paper.chain.clone(), paper.key())
             .unwrap();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        tls.enable_early_data = true;
         Self::with_tls(tls, to)
+    }
+
+    /// Whether it could send data before the handshake is done.
+    pub(crate) fn may_send_early(&self) -> bool {
+        self.endpoint.connect(self.to, "gateway").unwrap().into_0rtt().is_ok()
     }
 
     /// A peer that shows no certificate at all.

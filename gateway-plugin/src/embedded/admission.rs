@@ -124,6 +124,7 @@ impl Gateway {
                 let detail = format!(
                     "SPI {spi:#010x}: ESP without UDP encapsulation needs a gateway in the kernel"
                 );
+                //= spec CXTP-8.3-1
                 return Err(Refusal::new(Status::NoFeature, detail));
             }
             if !window::is_sound(&child.inbound.window) {

@@ -229,6 +229,7 @@ impl Gateway {
             Via::Relayed { neighbour, .. }, Some(target)) if neighbour == target);
         match (&guts.phase, target) {
             // The target gave it back: it waits here for the end of the transfer.
+            //= spec CXTP-6.3-2
             (Phase::Staged { .. }, _) | (Phase::Paused(_), None) => {
                 self.hold(guts, &buffer[RELAY..RELAY + length], kind, from, via.hops());
             }

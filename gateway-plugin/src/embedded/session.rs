@@ -167,6 +167,7 @@ impl Body {
                     Refusal::new(Status::NoSequenceRoom, detail)
                 })?;
             child.outbound.sequence = grant.base - 1;
+            //= spec CXTP-6.3-3
             lane.end = grant.end;
         }
         Ok(body)

@@ -23,6 +23,16 @@ use crate::{
 /// The configurations of the sessions: one that both gateways know, and one that the
 /// second gateway does not know.
 pub const NAMES: Configurations = Configurations { movable: "demo", foreign: "only-at-a" };
+/// A demo is short: a silent peer is given up sooner than by default, and so is what
+/// it had staged.
+const IMPATIENT: &str = "
+[transport]
+heartbeat_ms = 250
+dead_after_ms = 1500
+[transfer]
+request_retry_ms = 500
+staged_timeout_ms = 8000
+";
 /// Sessions that the second gateway refuses, beside those that can move.
 const GUESTS: usize = 10;
 
@@ -88,7 +98,8 @@ impl Plan {
 
     /// How the processes are set up.
     pub fn settings(&self) -> Settings {
-        let mut settings = Settings::default();
+        let daemon = [(); 2].map(|()| IMPATIENT.to_owned());
+        let mut settings = Settings { daemon, ..Settings::default() };
         settings.gateway[B].extend(["--configuration", NAMES.movable].map(str::to_owned));
         if let Some(sabotage) = self.sabotage {
             for gateway in &mut settings.gateway {

@@ -1,8 +1,13 @@
 //! The parts of the demo.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cxtp::service::api::{Mode, Summary};
 
 use super::{
@@ -12,12 +17,13 @@ use super::{
 use crate::{
     clock,
     control::Control,
+    process::wait_for,
     rig::{A, B},
     stats::Spread,
 };
 
-/// How long a daemon is away that crashed.
-const AWAY: Duration = Duration::from_millis(700);
+/// A crash is noticed by silence, and shown once it is; nothing may have been open.
+const NOTICED: Duration = Duration::from_secs(4);
 /// A batch may end before it is stopped: then it is played once more.
 const TRIES: usize = 3;
 
@@ -84,44 +90,62 @@ pub fn aborted(stage: &mut Stage<'_>) -> Result<Part> {
                 return Ok(Happened::in_batch(&summary, took));
             }
         }
-        anyhow::bail!("each of {TRIES} batches ended before it could be stopped")
+        bail!("each of {TRIES} batches ended before it could be stopped")
     })
 }
 
-/// Starts a batch and stops it once the first session has moved.
+/// Starts a batch and stops it once the first sessions have moved.
 fn cancelled(stage: &Stage<'_>, sessions: Vec<String>) -> Result<(Summary, Duration)> {
     let step = stage.show.step("A → B, stopped on the way", sessions.len());
     let site = &stage.rig.sites[A];
+    let moved = Moved::watch(site.control.path(), sessions.len() / 10)?;
     let path = site.control.path().to_owned();
-    let (watching, begin) = mpsc::channel();
-    let canceller = thread::spawn(move || -> Result<()> {
-        let control = Control::at(&path)?;
-        let batch = control.watch(
-            TRANSFER,
-            // The other end is gone only if the transfer failed already.
-            || {
-                let _ = watching.send(());
-            },
-            |event| {
-                let batch = event.fields.get("batch").and_then(|batch| batch.as_str());
-                batch.filter(|_| event.event == "transfer-ended").map(str::to_owned)
-            },
-        )?;
-        control.cancel(&batch)
-    });
-    begin.recv_timeout(SETTLE).context("the daemon's events cannot be watched")?;
+    let canceller = thread::spawn(move || Control::at(&path)?.cancel(&moved.wait()?));
     let began = clock::now();
-    let target = stage.rig.sites[B].name;
-    let transfer = site.control.transfer(Some(sessions), target, Mode::Predictive, TRANSFER, |p| {
-        step.at(p);
-    });
+    let (moving, target) = (Some(sessions), stage.rig.sites[B].name);
+    let progress = |progress| step.at(progress);
+    let transfer = site.control.transfer(moving, target, Mode::Predictive, TRANSFER, progress);
     let summary = transfer?;
-    let cancelled = canceller.join().map_err(|_| anyhow::anyhow!("the canceller panicked"))?;
+    let cancelled = canceller.join().map_err(|_| anyhow!("the canceller panicked"))?;
     if summary.aborted > 0 {
         cancelled.context("the batch could not be stopped")?;
     }
     step.done(&said(&summary));
     Ok((summary, since(began)))
+}
+
+/// Waits in a thread of its own until some sessions of a batch have ended.
+struct Moved(Receiver<Result<String>>);
+
+impl Moved {
+    /// Watches a daemon from now on, until more than `count` sessions have ended.
+    fn watch(control: &Path, count: usize) -> Result<Self> {
+        let control = Control::at(control)?;
+        let ((ready, is_ready), (found, batch)) = (mpsc::channel(), mpsc::channel());
+        thread::spawn(move || {
+            let mut ended = 0;
+            let watched = control.watch(
+                TRANSFER,
+                // Whoever does not listen any more has no use for it, here and below.
+                || {
+                    let _ = ready.send(());
+                },
+                |event| {
+                    ended += usize::from(event.event == "transfer-ended");
+                    let batch = event.fields.get("batch").and_then(|batch| batch.as_str());
+                    batch.filter(|_| ended > count).map(str::to_owned)
+                },
+            );
+            let _ = found.send(watched);
+        });
+        is_ready.recv_timeout(SETTLE).context("the daemon's events cannot be watched")?;
+        Ok(Self(batch))
+    }
+
+    /// The batch, once it is so far.
+    fn wait(self) -> Result<String> {
+        self.0.recv_timeout(TRANSFER).context("nothing moves")?
+    }
 }
 
 /// Moves whatever is at the second gateway back, outside the figures of a part.
@@ -152,31 +176,17 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
         let step = stage.show.step("A → B, B's daemon dies in the middle", count);
         let path = stage.rig.sites[A].control.path().to_owned();
         let target = stage.rig.sites[B].name;
-        let (told, progress) = mpsc::channel();
+        let moved = Moved::watch(&path, count / 4)?;
         let began = clock::now();
         let moving = thread::spawn(move || {
-            Control::at(&path)?.transfer(
-                Some(sessions),
-                target,
-                Mode::Predictive,
-                TRANSFER,
-                // Nobody listens once the daemon was killed.
-                |p| {
-                    let _ = told.send(p);
-                },
-            )
+            let control = Control::at(&path)?;
+            control.transfer(Some(sessions), target, Mode::Predictive, TRANSFER, |_| ())
         });
-        while let Ok(now) = progress.recv_timeout(TRANSFER) {
-            step.at(now);
-            if now.moved > 0 {
-                break;
-            }
-        }
+        moved.wait()?;
         stage.rig.kill_daemon(B)?;
-        thread::sleep(AWAY);
-        let in_doubt = stage.rig.sites[A].control.status()?.sessions.get("in-doubt").copied();
+        let in_doubt = noticed(stage)?;
         stage.rig.start_daemon(B)?;
-        let summary = moving.join().map_err(|_| anyhow::anyhow!("the transfer panicked"))??;
+        let summary = moving.join().map_err(|_| anyhow!("the transfer panicked"))??;
         stage.rig.wait_for_peers()?;
         stage.settle()?;
         let took = since(began);
@@ -188,7 +198,7 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
             moved: owned(B),
             aborted: owned(A),
             lost: count - owned(A) - owned(B),
-            settled: in_doubt.unwrap_or(0).max(summary.in_doubt),
+            settled: in_doubt.max(summary.in_doubt),
             ..Outcomes::default()
         };
         stage.fleet.pass(SETTLE)?;
@@ -199,5 +209,17 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
         let pauses =
             Spread { p50: summary.gap_us_p50, p99: summary.gap_us_p99, max: summary.gap_us_max };
         Ok(Happened { outcomes, took, pauses })
+    })
+}
+
+/// Waits until the source has noticed that its target is gone, and says how many
+/// sessions are in doubt then.
+fn noticed(stage: &Stage<'_>) -> Result<usize> {
+    let (source, target) = (&stage.rig.sites[A].control, stage.rig.sites[B].name);
+    wait_for("the source to notice that its target is gone", NOTICED, || {
+        let status = source.status()?;
+        let gone = status.peers.get(target).is_none_or(|state| state != "up");
+        let in_doubt = status.sessions.get("in-doubt").copied().unwrap_or(0);
+        Ok(gone.then_some(in_doubt))
     })
 }

@@ -174,7 +174,8 @@ impl<'a> Stage<'a> {
         Ok(owners)
     }
 
-    /// Waits until no session is in doubt or on its way at any site.
+    /// Waits until no session is in doubt or on its way at any site. What a target
+    /// staged for a source that gave up may still be there: it goes by itself.
     ///
     /// # Errors
     /// Which ones are after the time.
@@ -182,7 +183,7 @@ impl<'a> Stage<'a> {
         for site in &self.rig.sites {
             wait_for(&format!("{} to settle all sessions", site.name), SETTLE, || {
                 let status = site.control.status()?;
-                let open = ["paused", "staged", "in-doubt", "moving"];
+                let open = ["paused", "in-doubt", "moving"];
                 let open =
                     open.iter().filter_map(|state| status.sessions.get(*state)).sum::<usize>();
                 Ok((open == 0 && status.batches == 0).then_some(()))

@@ -1,10 +1,17 @@
 //! One of the two processes of a measurement: a daemon with an embedded gateway
 //! inside, so that nothing but the protocol is between two sets of sessions.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use cxtp::service::config::Config;
 use gateway_plugin::embedded::{EmbeddedGateway, GatewayConfig, SessionShape};
 use protocol_spec::{
     codec,
@@ -16,6 +23,8 @@ use super::bare::{self, End};
 
 /// Sessions that are set up at one time.
 const CHUNK: u32 = 4096;
+/// How often it is looked whether the daemon is still there.
+const LOOK_UP: Duration = Duration::from_millis(500);
 /// Some address of an end user; no packet is sent there.
 const USER: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 
@@ -54,6 +63,7 @@ enum Command {
 
 /// The process; it ends when it is killed.
 pub fn measured_main(args: Vec<OsString>) -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let run = || match Cli::try_parse_from(args)?.command {
         Command::Node { config, sessions, relay, neighbour } => {
             node(&config, sessions, relay, &neighbour)
@@ -73,7 +83,7 @@ pub fn measured_main(args: Vec<OsString>) -> ExitCode {
 }
 
 fn gateway(sessions: u32, relay: SocketAddr, neighbour: &[String]) -> Result<EmbeddedGateway> {
-    let [name, address] = neighbour else { anyhow::bail!("a neighbour has a name and an address") };
+    let [name, address] = neighbour else { bail!("a neighbour has a name and an address") };
     let gateway = EmbeddedGateway::start(GatewayConfig {
         relay,
         neighbours: vec![(name.parse()?, address.parse()?)],
@@ -101,19 +111,20 @@ pub fn bytes_per_context() -> Result<usize> {
     let context = context.context("no random numbers")?;
     let profile = context.profile();
     let grants = profile.children.iter().filter_map(|child| {
-        child.usage.grant(std::time::Duration::from_secs(1), protocol_spec::limits::GRANT_SPAN)
+        child.usage.grant(Duration::from_secs(1), protocol_spec::limits::GRANT_SPAN)
     });
     let entry = PctdEntry { epoch: SessionEpoch(1), grants: grants.collect(), context };
     Ok(codec::encode(&entry)?.len())
 }
 
-fn node(
-    config: &std::path::Path,
-    sessions: u32,
-    relay: SocketAddr,
-    neighbour: &[String],
-) -> Result<()> {
+fn node(config: &Path, sessions: u32, relay: SocketAddr, neighbour: &[String]) -> Result<()> {
     let gateway = gateway(sessions, relay, neighbour)?;
-    drop(gateway);
-    anyhow::bail!("not yet: {}", config.display())
+    let config = Config::load(config)?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let service = cxtp::service::start(config, Box::new(gateway)).await?;
+        while service.is_running() {
+            tokio::time::sleep(LOOK_UP).await;
+        }
+        bail!("the daemon stopped by itself")
+    })
 }

@@ -18,6 +18,9 @@ use super::{
     network::StreamId,
 };
 
+/// An outbound number for each of some SAs.
+type Numbers = Vec<(SaRef, u64)>;
+
 /// What a gateway was told to do.
 #[expect(missing_docs, reason = "the variants are those of GatewayCommand")]
 #[derive(Clone, Debug, Hash)]
@@ -27,11 +30,11 @@ pub enum Order {
     Admit(RequestId, Vec<SessionId>),
     Stage(Vec<Installation>),
     Pause(Vec<(SessionId, Name)>),
-    Resume(Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>),
+    Resume(Vec<(SessionId, SessionEpoch, Numbers)>),
     Activate(Vec<(SessionId, SessionEpoch, Finals)>),
     Release(Vec<(SessionId, SessionEpoch, Name)>),
     Discard(Vec<(SessionId, SessionEpoch)>),
-    Extend(Vec<(SessionId, SessionEpoch, Vec<(SaRef, u64)>)>),
+    Extend(Vec<(SessionId, SessionEpoch, Numbers)>),
 }
 
 /// What a gateway did. Contexts are made when the answer is delivered, since
@@ -336,7 +339,7 @@ pub fn heard(answer: Answer) -> GatewayReply {
 /// A line of debug output, cut to what a person reads.
 pub fn brief(value: &impl std::fmt::Debug) -> String {
     let mut text = format!("{value:?}");
-    if let Some((cut, _)) = text.char_indices().nth(900) {
+    if let Some((cut, _)) = text.char_indices().nth(240) {
         text.truncate(cut);
         text.push('…');
     }

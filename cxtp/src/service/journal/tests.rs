@@ -24,6 +24,7 @@ fn moved(session: u8, keep: Duration) -> Record {
     }
 }
 
+// proves CXTP-6.1-4
 #[test]
 fn the_newest_record_of_a_session_is_found_after_a_restart_and_each_start_is_a_new_life() {
     let directory = tempfile::tempdir().unwrap();
@@ -124,6 +125,7 @@ fn records_that_wait_share_one_commit_and_a_failure_reaches_each_ticket() {
     assert_eq!(failed, 4 - sizes[0]);
 }
 
+// proves CXTP-10.1-2
 #[test]
 fn nothing_that_the_journal_holds_is_a_key() {
     // A record is made of numbers, names and reasons; this names each of them,

@@ -58,6 +58,7 @@ fn exported() -> Exported {
     }
 }
 
+// proves CXTP-6.8-2
 #[test]
 fn what_was_sealed_opens_at_its_target_only() {
     let key = SealKey::generate();
@@ -70,6 +71,8 @@ fn what_was_sealed_opens_at_its_target_only() {
     ));
 }
 
+// proves CXTP-6.8-2
+// proves CXTP-10.1-2
 #[test]
 fn no_key_stands_in_the_file() {
     let key = SealKey::generate();
