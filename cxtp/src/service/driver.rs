@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     engine::{Command, Engine, Event, Input, Output, Reply, Standing},
-    quic::{Inbound, Transport},
+    quic::{Inbound, Transport, seldom::Seldom},
 };
 
 /// How often clients hear how far their batch is.
@@ -35,6 +35,8 @@ const PROGRESS: Duration = Duration::from_millis(200);
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Places in a client's queue of lines that progress leaves free for the end.
 const SPARE_LINES: usize = 4;
+/// Peers that misbehaved and are remembered, so that what is said of each is bounded.
+const OFFENDERS: usize = 1024;
 /// Inputs taken before outputs are looked after again.
 const GULP: usize = 64;
 
@@ -109,6 +111,19 @@ pub(super) struct Desk {
     watched: HashMap<BatchId, Watched>,
     gateway: String,
     ending: bool,
+    /// Bounds what is said of each peer that misbehaves.
+    offenders: HashMap<Identity, Seldom>,
+}
+
+impl Desk {
+    fn misbehaved(&mut self, peer: &Identity, reason: &Refusal) {
+        if self.offenders.len() >= OFFENDERS && !self.offenders.contains_key(peer) {
+            self.offenders.clear();
+        }
+        if let Some(unsaid) = self.offenders.entry(peer.clone()).or_default().say() {
+            tracing::warn!(%peer, %reason, unsaid, "peer misbehaved");
+        }
+    }
 }
 
 impl Driver {
@@ -263,9 +278,7 @@ impl Driver {
                 tracing::warn!(%session, %target, "in doubt: committed, and the target does not answer");
             }
             Event::Lost { session, reason } => tracing::error!(%session, %reason, "session lost"),
-            Event::PeerMisbehaved { peer, reason } => {
-                tracing::warn!(%peer, %reason, "peer misbehaved");
-            }
+            Event::PeerMisbehaved { peer, reason } => self.desk.misbehaved(peer, reason),
             Event::Taken { session, epoch, source } => {
                 tracing::debug!(%session, %epoch, %source, "taken");
             }
