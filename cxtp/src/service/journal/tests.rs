@@ -82,7 +82,7 @@ fn only_the_owner_can_read_the_journal() {
 /// A journal that counts its commits, waits for a sign before each, and fails
 /// when told to.
 struct Slow {
-    go: mpsc::Receiver<bool>,
+    go: Receiver<bool>,
     commits: mpsc::Sender<usize>,
 }
 
