@@ -1,5 +1,12 @@
 //! The driver: one task owns the engine, brings it what happens and has done
 //! what it wants.
+//!
+//! It never waits for what it starts: transport, gateway and journal work on
+//! their own and answer through bounded channels. While much is waiting there it
+//! takes nothing new from peers and operators, and the flow control of QUIC
+//! passes that on; contexts for a target that is slow are not even asked for.
+
+mod room;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,6 +22,7 @@ use serde_json::json;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::room::Parked;
 use super::{
     api::{self, Line},
     clock::Clock,
@@ -25,7 +33,7 @@ use super::{
     seal::seal,
 };
 use crate::{
-    engine::{Command, Engine, Event, Input, Output, Reply, Standing},
+    engine::{Command, Engine, Event, GatewayCommand, Input, Output, Reply, Standing},
     quic::{Inbound, Transport, seldom::Seldom},
 };
 
@@ -111,6 +119,8 @@ pub(super) struct Desk {
     watched: HashMap<BatchId, Watched>,
     gateway: String,
     ending: bool,
+    /// Sessions whose targets take no contexts now.
+    parked: Parked,
     /// Bounds what is said of each peer that misbehaves.
     offenders: HashMap<Identity, Seldom>,
 }
@@ -134,7 +144,9 @@ impl Driver {
         let mut progress = tokio::time::interval(PROGRESS);
         let mut deadline = self.drain();
         let mut last = None;
+        let drained = self.transport.drained();
         loop {
+            let busy = self.is_busy();
             let wake = deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
             tokio::select! {
                 () = ears.stop.cancelled(), if last.is_none() => {
@@ -150,11 +162,9 @@ impl Driver {
                     self.heard(heard);
                     gulp(&mut ears.heard, |heard| self.heard(heard));
                 }
-                Some(inbound) = ears.inbound.recv() => {
-                    self.inbound(inbound);
-                    gulp(&mut ears.inbound, |inbound| self.inbound(inbound));
-                }
-                Some(ask) = ears.asks.recv() => self.ask(ask),
+                Some(inbound) = ears.inbound.recv(), if !busy => self.inbound(inbound),
+                Some(ask) = ears.asks.recv(), if !busy => self.ask(ask),
+                () = drained.notified(), if !self.desk.parked.is_empty() => self.unpark(),
                 _ = progress.tick() => self.tell_progress(),
                 () = sleep_until(wake), if wake.is_some() => self.handle(Input::Tick),
             }
@@ -167,6 +177,28 @@ impl Driver {
         }
         let reason = Refusal::new(Status::ShuttingDown, "the daemon was told to end");
         self.transport.stop(reason).await;
+    }
+
+    /// Whether so much waits for the gateway or the disk that nothing new should
+    /// begin.
+    fn is_busy(&self) -> bool {
+        self.hands.is_busy() || self.scribe.is_busy()
+    }
+
+    /// Asks for contexts, but not for more than their targets take.
+    fn snapshot(&mut self, sessions: Vec<SessionId>) {
+        let transport = &self.transport;
+        let ready = self.desk.parked.park(sessions, |target| transport.backlog(target));
+        if !ready.is_empty() {
+            self.hands.order(GatewayCommand::Snapshot(ready));
+        }
+    }
+
+    fn unpark(&mut self) {
+        let transport = &self.transport;
+        for sessions in self.desk.parked.release(|target| transport.backlog(target)) {
+            self.hands.order(GatewayCommand::Snapshot(sessions));
+        }
     }
 
     fn handle(&mut self, input: Input) {
@@ -225,6 +257,11 @@ impl Driver {
                 tracing::warn!(%peer, %reason, "peer is down");
                 let fields = json!({"peer": peer.to_string(), "reason": reason});
                 self.publish(|| report::plain_event("peer-down", fields));
+                // The engine stops their transfers, and lets contexts that come
+                // for them pass.
+                for sessions in self.desk.parked.release_all(&peer.name) {
+                    self.hands.order(GatewayCommand::Snapshot(sessions));
+                }
                 self.handle(Input::PeerDown { peer });
             }
             // The peer's room is given back only after its message was handled.
@@ -241,6 +278,7 @@ impl Driver {
             match self.engine.poll_output() {
                 Output::Wait(deadline) => return deadline,
                 Output::Send { to, lane, message } => self.transport.send(&to, lane, message),
+                Output::Gateway(GatewayCommand::Snapshot(sessions)) => self.snapshot(sessions),
                 Output::Gateway(command) => self.hands.order(command),
                 Output::Journal { ticket, records } => {
                     let unix = self.clock.moment().unix;
@@ -284,6 +322,7 @@ impl Driver {
             }
             Event::Committed { session, epoch } => tracing::debug!(%session, %epoch, "committed"),
             Event::TransferBegun { batch, session, target, .. } => {
+                self.desk.parked.expect(*session, target.clone());
                 tracing::debug!(%batch, %session, %target, "transfer begun");
             }
             Event::SessionUp(status) => tracing::debug!(session = %status.session, "session up"),
