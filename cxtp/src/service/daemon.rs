@@ -117,7 +117,7 @@ pub async fn start(config: Config, gateway: Box<dyn GatewayPlugin>) -> Result<Se
     let credentials =
         Credentials::load(&config.tls, config.name(), UnixTime::since_unix_epoch(unix_time()))?;
     let seal_key = config.seal_key.as_deref().map(load_seal_key).transpose()?;
-    let (store, recovered) = Store::open(&config.state_dir, now.unix)?;
+    let (store, recovered) = Store::open(&config.state_dir, config.engine.tombstone, now.unix)?;
     let control = Control::bind(&config.control_socket, config.control_mode)?;
 
     let (inbound_sender, inbound) = mpsc::channel(INPUTS);
