@@ -1,7 +1,6 @@
 //! Streams that stall, that are many, that are never read or never end: each is
 //! bounded, and the others go on.
 #![cfg(feature = "service")]
-#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
