@@ -40,3 +40,11 @@ fn a_predictive_transfer_loses_nothing() {
 fn a_plugin_of_ones_own_conforms() {
     assert!(run("own_gateway_plugin").contains("The plugin conforms"));
 }
+
+#[test]
+fn a_controller_triggers_a_handover() {
+    let said = run("controller");
+    for wanted in ["the controller orders 5 sessions", "b accepts", "b has all five; 0 packets"] {
+        assert!(said.contains(wanted), "`{wanted}` is missing:\n{said}");
+    }
+}

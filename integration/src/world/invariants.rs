@@ -269,3 +269,6 @@ fn replayable(facts: &Facts, held: &Held) -> Option<u64> {
 pub fn label(session: SessionId) -> String {
     format!("s{}", number_of(session))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,30 +1,28 @@
 //! The messages of the valid vectors.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use protocol_spec::{
-    context::{
-        Authentication, ChildSa, ChildTransforms, Context, Direction, IkeSecrets, InboundSa,
-        Lifetime, Load, Mode, Policy, Prefix, Protocol, ReplacedSa, ReplayWindow, Selector,
-    },
+    context::{Context, Protocol},
     id::{BatchId, GatewayEpoch, Generation, RequestId, SessionEpoch, SessionId},
     message::{
         Authority, Bye, CtReq, Ctaa, Ctar, Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Grant, Heartbeat,
-        Hello, Lane, Message, Opaque, Pctd, PctdEntry, Preflight, PreflightAnswer, Query,
-        QueryAnswer, TargetState,
+        Hello, Lane, Message, Opaque, Preflight, PreflightAnswer, Query, QueryAnswer, TargetState,
     },
     profile::{Capabilities, Feature},
-    samples::{child, context, finals, grants, key, name, order_claims, smallest, token_claims},
+    samples::{context, finals, name, order_claims, token_claims},
     status::{Refusal, Status},
     token::{Order, Token},
-    transfer::{GrantedRange, SaRef, TransferMode},
+    transfer::{SaRef, TransferMode},
 };
 
-type Case = (&'static str, &'static str, Message);
+use crate::contexts::contexts;
+
+pub(crate) type Case = (&'static str, &'static str, Message);
 
 const S1: SessionId = SessionId([0xa1; 16]);
-const S2: SessionId = SessionId([0xa2; 16]);
-const BATCH: BatchId = BatchId([0xb0; 16]);
+pub(crate) const S2: SessionId = SessionId([0xa2; 16]);
+pub(crate) const BATCH: BatchId = BatchId([0xb0; 16]);
 const REQUEST: RequestId = RequestId([0x0e; 16]);
 const SA: SaRef = SaRef { protocol: Protocol::Esp, inbound_spi: 0xc000_0001 };
 
@@ -34,17 +32,7 @@ fn refusal(status: Status, detail: &str) -> Refusal {
 
 /// Name, what it shows, message.
 pub(crate) fn all() -> Vec<Case> {
-    [requests(), transfers(), contexts(), connection(), questions()].concat_all()
-}
-
-trait ConcatAll {
-    fn concat_all(self) -> Vec<Case>;
-}
-
-impl<const N: usize> ConcatAll for [Vec<Case>; N] {
-    fn concat_all(self) -> Vec<Case> {
-        self.into_iter().flatten().collect()
-    }
+    [requests(), transfers(), contexts(), connection(), questions()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Case> {
@@ -199,121 +187,6 @@ fn transfers() -> Vec<Case> {
             }),
         ),
     ]
-}
-
-fn pctd(context: Context, grants: Vec<GrantedRange>) -> Message {
-    Message::Pctd(Pctd {
-        batch: BATCH,
-        mode: TransferMode::Predictive,
-        entries: vec![PctdEntry { epoch: SessionEpoch(4), grants, context }],
-    })
-}
-
-fn contexts() -> Vec<Case> {
-    let full = context(0x4b);
-    let full_grants = grants(&full);
-    let kernel_only = Context {
-        session: S2,
-        generation: Generation(0),
-        ike: None,
-        children: vec![authenticated(), child(0x4b, 0xc000_0002)],
-        load: Load::default(),
-    };
-    let kernel_grants = grants(&kernel_only);
-    vec![
-        (
-            "pctd-full",
-            "A session with an IKE SA by its keys and a Child SA with every optional field",
-            pctd(full, full_grants),
-        ),
-        (
-            "pctd-seed",
-            "An IKE SA by the inputs of its keys, rekeyed, with two key exchanges, over IPv6",
-            pctd(seeded(), vec![]),
-        ),
-        (
-            "pctd-kernel-only",
-            "No IKE SA; AH in transport mode with IPComp and 32-bit numbers, and an ESP pair",
-            pctd(kernel_only, kernel_grants),
-        ),
-        (
-            "pctd-smallest",
-            "The shortest context that decodes; a target refuses it, since it holds no SA",
-            pctd(smallest(), vec![]),
-        ),
-        (
-            "pctd-empty",
-            "No entry at all, in a reactive transfer",
-            Message::Pctd(Pctd { batch: BATCH, mode: TransferMode::Reactive, entries: vec![] }),
-        ),
-    ]
-}
-
-fn seeded() -> Context {
-    let mut context = context(0x4b);
-    context.children.clear();
-    if let Some(ike) = &mut context.ike {
-        ike.secrets = IkeSecrets::Seed {
-            nonce_initiator: vec![0x11; 32],
-            nonce_responder: vec![0x12; 32],
-            shared: vec![key(0x4b, 32), key(0x4c, 32)],
-            replaced: Some(ReplacedSa { prf: 2, sk_d: key(0x4d, 20) }),
-        };
-        ike.authentication = Authentication::Method(14);
-        ike.eap_identity = None;
-        ike.local = (std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 500).into();
-        ike.remote = (std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7), 500).into();
-        ike.peer_addresses.clear();
-        ike.virtual_ips.clear();
-        ike.rekey_in = None;
-        ike.expire_in = None;
-    }
-    context
-}
-
-/// A pair of AH SAs, without optional fields.
-fn authenticated() -> ChildSa {
-    let sample = child(0x4b, 0xc000_0001);
-    let keys =
-        || protocol_spec::context::SaKeys { encryption: key(0, 0), integrity: key(0x4b, 32) };
-    let host = |last| Selector {
-        prefix: Prefix { address: [192, 0, 2, last].into(), bits: 32 },
-        ports: (80, 443),
-    };
-    ChildSa {
-        protocol: Protocol::Ah,
-        mode: Mode::Transport,
-        cpi: Some((0x1000, 0x2000)),
-        transforms: ChildTransforms { encryption: 0, key_bits: 0, integrity: 12 },
-        esn: false,
-        inbound: InboundSa {
-            keys: keys(),
-            window: ReplayWindow { size: 32, highest: 0, bitmap: vec![0] },
-            ..sample.inbound
-        },
-        outbound: protocol_spec::context::OutboundSa {
-            keys: keys(),
-            sequence: 0,
-            ..sample.outbound
-        },
-        policies: [Direction::In, Direction::Out, Direction::Forward]
-            .into_iter()
-            .map(|direction| Policy {
-                direction,
-                priority: 0,
-                source: host(1),
-                destination: host(2),
-                protocol: 6,
-            })
-            .collect(),
-        encapsulation: None,
-        pmtu: None,
-        mark: None,
-        if_id: None,
-        lifetime: Lifetime::default(),
-        rekey_in: Some(Duration::new(0, 999_999_999)),
-        ..sample
-    }
 }
 
 fn connection() -> Vec<Case> {

@@ -6,6 +6,7 @@
 
 mod broken;
 mod cases;
+mod contexts;
 #[path = "../../tests/shape/mod.rs"]
 mod shape;
 mod signed;
