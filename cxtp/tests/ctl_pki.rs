@@ -15,7 +15,6 @@ use std::{
 
 use cxtp::service::{
     api::{Line, Request},
-    config::{Config, GatewayConfig},
     seal::{PublicSealKey, SealKey},
 };
 use protocol_spec::{codec, token::Order};
@@ -26,28 +25,7 @@ use rustls::{
 };
 use serde_json::json;
 
-use ctl_support::{FakeDaemon, Ran, id, run};
-
-/// A directory with an authority, gateways `a` and `b`, controller `noc`, client `phone`.
-fn pki() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    init(dir.path());
-    for (role, name) in
-        [("gateway", "a"), ("gateway", "b"), ("controller", "noc"), ("client", "phone")]
-    {
-        let ran = issue(dir.path(), role, name);
-        assert_eq!(ran.code, 0, "{ran:?}");
-    }
-    dir
-}
-
-fn init(dir: &Path) -> Ran {
-    run(["pki", "init", "--dir", dir.to_str().unwrap()])
-}
-
-fn issue(dir: &Path, role: &str, name: &str) -> Ran {
-    run(["pki", "issue", "--dir", dir.to_str().unwrap(), role, name])
-}
+use ctl_support::{FakeDaemon, id, init, issue, pki, run, unhex};
 
 fn mode(dir: &Path, file: &str) -> u32 {
     fs::metadata(dir.join(file)).unwrap().permissions().mode() & 0o7777
@@ -226,83 +204,6 @@ fn the_seal_pair_belongs_together() {
     let public: PublicSealKey = read("a.seal.pub").trim_end().parse().unwrap();
     assert_eq!(private.public().unwrap(), public);
     assert_ne!(read("a.seal.pub"), read("b.seal.pub"));
-}
-
-#[test]
-fn the_printed_configuration_is_one_that_the_daemon_takes() {
-    let dir = pki();
-    let at = dir.path().to_str().unwrap();
-    let home = dir.path().join("home of \"a\"");
-    let ran = run(["pki", "config", "--dir", at, "a", "--listen", "127.0.0.1:7001"]
-        .into_iter()
-        .chain(["--gateway-socket", "gateway.sock", "--home", home.to_str().unwrap()])
-        .chain(["--peer", "b=gateway-b.example:7002", "--controller", "noc", "--allow-pull"]));
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
-    let config = Config::from_toml(&ran.stdout, Path::new("/elsewhere")).unwrap();
-    assert_eq!(config.name().as_str(), "a");
-    assert_eq!(config.listen, "127.0.0.1:7001".parse().unwrap());
-    assert_eq!(config.state_dir, home.join("state"));
-    assert_eq!(config.control_socket, home.join("control.sock"));
-    assert_eq!(config.tls.ca, dir.path().join("ca.pem"));
-    assert_eq!(config.tls.certificate, dir.path().join("a.pem"));
-    assert_eq!(config.tls.key, dir.path().join("a.key"));
-    assert_eq!(config.seal_key, Some(dir.path().join("a.seal.key")));
-    let GatewayConfig::Embedded { socket } = &config.gateway;
-    assert_eq!(*socket, std::env::current_dir().unwrap().join("gateway.sock"));
-    let b = &config.peers[&"b".parse().unwrap()];
-    assert_eq!(b.address.as_deref(), Some("gateway-b.example:7002"));
-    let seal = fs::read_to_string(dir.path().join("b.seal.pub")).unwrap();
-    assert_eq!(b.seal_key.as_ref().map(ToString::to_string).as_deref(), Some(seal.trim_end()));
-    let policy = &config.engine.peers[&"b".parse().unwrap()];
-    assert!(policy.may_push && policy.may_pull && policy.pulls_per_minute > 0);
-    let order = fs::read_to_string(dir.path().join("noc.order.pub")).unwrap();
-    assert_eq!(config.engine.controllers[&"noc".parse().unwrap()], unhex(order.trim_end()));
-
-    let plain = run(["pki", "config", "--dir", at, "b", "--listen", "[::]:1", "--json"]
-        .into_iter()
-        .chain(["--gateway-socket", "/g", "--peer", "a=[2001:db8::1]:1"]));
-    let config = plain.json()["config"].as_str().unwrap().to_owned();
-    let config = Config::from_toml(&config, Path::new("/")).unwrap();
-    assert_eq!(config.control_socket, Path::new("/run/cxtp/control.sock"));
-    assert!(!config.engine.peers[&"a".parse().unwrap()].may_pull, "only where it is wanted");
-
-    let out = dir.path().join("b.toml");
-    let to_file = ["--gateway-socket", "/g", "--peer", "a=[2001:db8::1]:1", "--out"];
-    let to_file = ["pki", "config", "--dir", at, "b", "--listen", "[::]:1"]
-        .into_iter()
-        .chain(to_file)
-        .chain([out.to_str().unwrap()]);
-    assert_eq!(run(to_file.clone()).code, 0);
-    assert_eq!(fs::read_to_string(&out).unwrap(), plain.json()["config"].as_str().unwrap());
-    assert_eq!(run(to_file).code, 1, "nothing is overwritten");
-}
-
-#[test]
-fn a_configuration_names_what_was_not_issued() {
-    let dir = pki();
-    let at = dir.path().to_str().unwrap();
-    let config = |more: &[&str]| {
-        let base = ["pki", "config", "--dir", at, "--listen", "[::]:1", "--gateway-socket", "g"];
-        run(base.iter().chain(more))
-    };
-    for (args, cure) in [
-        (&["c"] as &[&str], "pki issue --dir"),
-        (&["a", "--peer", "c=h:1"], "gateway c"),
-        (&["a", "--controller", "boss"], "controller boss"),
-    ] {
-        let ran = config(args);
-        assert!(ran.code == 1 && ran.stderr.contains(cure), "{ran:?}");
-    }
-    for args in [["a", "--peer", "a=h:1"], ["a", "--peer", "b"], ["a", "--peer", "b=h"]] {
-        assert_eq!(config(&args).code, 2, "{args:?}");
-    }
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
 }
 
 #[test]

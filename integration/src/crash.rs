@@ -26,6 +26,8 @@ use crate::{
 
 /// How long the killed daemon is away.
 const AWAY: Duration = Duration::from_millis(300);
+/// Every so many rounds it is away until the other one has noticed.
+const PATIENT: usize = 4;
 
 /// What is done.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +59,12 @@ pub struct Round {
     pub killed: Victim,
     /// How long after the order.
     pub after_us: u64,
-    /// Sessions in doubt at the source while the target was away.
+    /// Sessions in doubt at the source while the target was away, once noticed.
     pub in_doubt: usize,
+    /// Sessions that went on while the victim was away.
+    pub going_on: usize,
+    /// Sessions with exactly one owner in the end.
+    pub one_owner: usize,
     /// Sessions that the target has in the end.
     pub moved: usize,
     /// Sessions that stayed at the source.
@@ -78,8 +84,6 @@ pub struct CrashReport {
     pub undisturbed_ms: u64,
     /// Each kill.
     pub rounds: Vec<Round>,
-    /// Sessions with two owners, or none, after any round.
-    pub wrong_owners: usize,
     /// Packets from a gateway that had given the session away, on the wire.
     pub owner_violations: u64,
     /// Sequence numbers used twice, on the wire.
@@ -127,7 +131,8 @@ fn play(crashes: &Crashes, stage: &mut Stage<'_>) -> Result<CrashReport> {
         let killed = if random.below(2) == 0 { Victim::Source } else { Victim::Target };
         let span = u64::try_from(undisturbed.as_micros())?;
         let after = Duration::from_micros(random.below(span.max(1)));
-        let round = round(stage, source, killed, after).map_err(|error| {
+        let patient = number % PATIENT == 0;
+        let round = round(stage, source, killed, after, patient).map_err(|error| {
             error.context(format!("round {number}, {killed:?} after {after:?}"))
         })?;
         rounds.push(round);
@@ -137,6 +142,10 @@ fn play(crashes: &Crashes, stage: &mut Stage<'_>) -> Result<CrashReport> {
             "round {number}, {killed:?} after {after:?}: {figures:?}"
         );
     }
+    for at in [A, B] {
+        // What a killed source had offered does not stay staged for ever.
+        stage.rig.wait_for_sessions(at, "staged", 0, SETTLE)?;
+    }
     let tally = stage.fleet.end();
     let figures = stage.wire.observer().figures();
     Ok(CrashReport {
@@ -144,7 +153,6 @@ fn play(crashes: &Crashes, stage: &mut Stage<'_>) -> Result<CrashReport> {
         seed: crashes.seed,
         undisturbed_ms: u64::try_from(undisturbed.as_millis())?,
         rounds,
-        wrong_owners: 0,
         owner_violations: figures.owner_violations,
         seq_reuse: figures.seq_reuse,
         packets_sent: tally.sent,
@@ -159,7 +167,8 @@ fn together(stage: &Stage<'_>, at: At) -> Result<At> {
     if !away.is_empty() {
         let count = away.len();
         let happened = stage.transfer("", 1 - at, away, Mode::Predictive)?;
-        ensure!(happened.outcomes.moved == count, "{:?}", happened.outcomes);
+        let (outcomes, why) = (happened.outcomes, happened.why);
+        ensure!(outcomes.moved == count, "{outcomes:?}: {}", why.unwrap_or_default());
     }
     Ok(at)
 }
@@ -173,17 +182,23 @@ fn begin(stage: &Stage<'_>, from: At) -> JoinHandle<Result<Summary>> {
     })
 }
 
-fn round(stage: &mut Stage<'_>, source: At, killed: Victim, after: Duration) -> Result<Round> {
+fn round(
+    stage: &mut Stage<'_>,
+    source: At,
+    killed: Victim,
+    after: Duration,
+    patient: bool,
+) -> Result<Round> {
     let victim = if killed == Victim::Source { source } else { 1 - source };
     let transfer = begin(stage, source);
     thread::sleep(after);
     stage.rig.kill_daemon(victim)?;
-    thread::sleep(AWAY);
-    let mut in_doubt = 0;
-    if killed == Victim::Target {
-        let status = stage.rig.sites[source].control.status()?;
-        in_doubt = status.sessions.get("in-doubt").copied().unwrap_or(0);
-    }
+    let (in_doubt, going_on) = if patient {
+        while_away(stage, 1 - victim, killed)?
+    } else {
+        thread::sleep(AWAY);
+        (0, 0)
+    };
     let began = clock::now();
     stage.rig.start_daemon(victim)?;
     stage.rig.wait_for_peers()?;
@@ -205,10 +220,42 @@ fn round(stage: &mut Stage<'_>, source: At, killed: Victim, after: Duration) -> 
         killed,
         after_us: u64::try_from(after.as_micros())?,
         in_doubt,
+        going_on,
+        one_owner: owners.len() - wrong.len(),
         moved,
         stayed: owners.len() - moved,
         settled_ms,
     })
+}
+
+/// Waits until a daemon has noticed that the other one is gone. Whatever it lists as
+/// active goes on then; of a source, all the rest is in doubt or has moved.
+fn while_away(stage: &Stage<'_>, left: At, killed: Victim) -> Result<(usize, usize)> {
+    let (site, gone) = (&stage.rig.sites[left], stage.rig.sites[1 - left].name);
+    wait_for(&format!("{} to notice", site.name), SETTLE, || {
+        let status = site.control.status()?;
+        let noticed = status.peers.get(gone).is_none_or(|state| state != "up");
+        let busy = status.sessions.get("moving").copied().unwrap_or(0);
+        Ok((noticed && busy == 0).then_some(()))
+    })?;
+    let listed = site.control.sessions()?;
+    let mut going_on = Vec::new();
+    let (mut in_doubt, mut elsewhere) = (0, 0);
+    for session in listed {
+        match session.state.as_str() {
+            "active" => going_on.push(session.session),
+            "in-doubt" => in_doubt += 1,
+            "moved" => elsewhere += 1,
+            _ => {}
+        }
+    }
+    if killed == Victim::Target {
+        let all = going_on.len() + in_doubt + elsewhere;
+        let expected = stage.fleet.movable().len();
+        ensure!(all == expected, "{all} of {expected} sessions are accounted for");
+    }
+    stage.fleet.pass_in(&going_on, SETTLE)?;
+    Ok((in_doubt, going_on.len()))
 }
 
 /// Who owns each session of the fleet, by the word of the daemons.

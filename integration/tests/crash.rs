@@ -1,7 +1,5 @@
 //! Kills daemons and a gateway in real transfers.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use integration::{
     crash::{self, Crashes, Victim},
     process::Program,
@@ -22,12 +20,15 @@ fn after_each_kill_of_a_daemon_each_session_has_one_owner() {
     let report = crash::run(&crashes, &program()).unwrap();
     println!("{}", serde_json::to_string(&report).unwrap());
     assert_eq!(report.rounds.len(), 20);
-    assert_eq!((report.wrong_owners, report.owner_violations, report.seq_reuse), (0, 0, 0));
+    assert_eq!((report.owner_violations, report.seq_reuse), (0, 0));
     assert_eq!(report.packets_duplicated, 0);
+    assert!(report.rounds.iter().all(|round| round.one_owner == report.sessions));
     // The kills hit what they are meant to hit.
     let killed = |victim| report.rounds.iter().filter(|round| round.killed == victim).count();
     assert!(killed(Victim::Source) > 0 && killed(Victim::Target) > 0);
     let cut = report.rounds.iter().filter(|round| round.stayed > 0 && round.moved > 0).count();
+    let in_doubt: usize = report.rounds.iter().map(|round| round.in_doubt).sum();
+    println!("{cut} kills fell into the middle; {in_doubt} sessions were seen in doubt");
     assert!(cut > 0, "no kill fell into the middle of a transfer");
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol_spec::{
-    id::{BatchId, Name, RequestId, SessionEpoch, SessionId},
+    id::{BatchId, Identity, Name, RequestId, SessionEpoch, SessionId},
     message::{CtdrEntry, TargetState as Said},
     status::{Refusal, Status},
     transfer::Finals,
@@ -152,6 +152,24 @@ impl Core {
         state: Said,
     ) {
         self.outbox.ctdr(to, batch, CtdrEntry { session, epoch, state });
+    }
+
+    /// A session on its way in belongs to another batch of the same source now.
+    pub(super) fn rebatched(
+        &mut self,
+        from: &Identity,
+        id: SessionId,
+        before: BatchId,
+        batch: BatchId,
+    ) {
+        if before == batch {
+            return;
+        }
+        let peer = self.peers.entry(from.clone()).or_default();
+        peer.left(before);
+        peer.arrived(batch);
+        let why = Refusal::new(Status::TransferRunning, "its source offered it anew");
+        self.pulled(id, before, Err(why));
     }
 
     /// Takes the arrival out of a session that has arrived, or not.

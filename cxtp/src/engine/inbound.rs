@@ -106,13 +106,18 @@ impl Engine {
                 self.core.arrive(id, session, arrival);
                 Ok(())
             }
-            Place::Coming(arrival) if arrival.source == from.name && arrival.batch == batch => {
+            // Its source offers it anew: in the same batch because it changed, or in
+            // another one because it gave the first up and its word was lost.
+            Place::Coming(arrival) if arrival.source == from.name && arrival.file.is_none() => {
+                let before = arrival.batch;
                 if self.core.target(id, session, TargetEvent::Offered) == Step::Refused {
                     return Err(Refusal::new(Status::Busy, "its last offer is being dealt with"));
                 }
                 if let Place::Coming(arrival) = &mut session.place {
                     arrival.epoch = epoch;
+                    arrival.batch = batch;
                 }
+                self.core.rebatched(from, id, before, batch);
                 session.known = session.known.max(epoch);
                 session.generation = context.generation;
                 Ok(())

@@ -116,7 +116,7 @@ pub async fn start(config: Config, gateway: Box<dyn GatewayPlugin>) -> Result<Se
     let now = clock.moment();
     let credentials =
         Credentials::load(&config.tls, config.name(), UnixTime::since_unix_epoch(unix_time()))?;
-    let seal_key = config.seal_key.as_ref().map(|path| load_seal_key(path)).transpose()?;
+    let seal_key = config.seal_key.as_deref().map(load_seal_key).transpose()?;
     let (store, recovered) = Store::open(&config.state_dir, config.engine.tombstone, now.unix)?;
     let control = Control::bind(&config.control_socket, config.control_mode)?;
 
@@ -238,7 +238,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// What can be found wrong without starting: files that do not fit.
 fn check(config: &Config) -> Result<(), StartError> {
     Credentials::load(&config.tls, config.name(), UnixTime::since_unix_epoch(unix_time()))?;
-    config.seal_key.as_ref().map(|path| load_seal_key(path)).transpose()?;
+    config.seal_key.as_deref().map(load_seal_key).transpose()?;
     Ok(())
 }
 

@@ -174,3 +174,34 @@ impl rustls::client::danger::ServerCertVerifier for AnyServer {
             .supported_schemes()
     }
 }
+
+/// A directory with an authority, gateways `a` and `b`, controller `noc`, client `phone`.
+pub(crate) fn pki() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    init(dir.path());
+    for (role, name) in
+        [("gateway", "a"), ("gateway", "b"), ("controller", "noc"), ("client", "phone")]
+    {
+        let ran = issue(dir.path(), role, name);
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+    dir
+}
+
+/// Makes an authority.
+pub(crate) fn init(dir: &Path) -> Ran {
+    run(["pki", "init", "--dir", dir.to_str().unwrap()])
+}
+
+/// Issues a certificate.
+pub(crate) fn issue(dir: &Path, role: &str, name: &str) -> Ran {
+    run(["pki", "issue", "--dir", dir.to_str().unwrap(), role, name])
+}
+
+/// The octets of hexadecimal digits.
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}

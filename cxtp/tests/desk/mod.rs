@@ -1,7 +1,6 @@
 //! One engine on a desk: a test plays its gateway, its journal and its peers, one
 //! word at a time, and looks at what it wants after each.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -304,11 +304,16 @@ impl Gateway {
             _ => return Err(unfit(order.session, &guts, "only a paused session is released")),
         }
         guts.epoch = order.epoch;
-        if self.config.sabotage != Some(Sabotage::NoPause) {
+        let goes_on = self.config.sabotage == Some(Sabotage::NoPause);
+        if !goes_on {
             guts.body = None;
         }
         let held = std::mem::take(&mut guts.held);
         drop(guts);
+        if goes_on {
+            // The old owner speaks after the new one, whatever else is on its way.
+            self.greet(&session);
+        }
         self.relay_held(held, &order.target);
         self.keep_released(session);
         Ok(())

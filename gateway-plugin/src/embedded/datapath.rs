@@ -458,7 +458,7 @@ impl Gateway {
             Errand::Greet(session) => {
                 let mut datagram = [0; HEADER + TAILROOM];
                 let mut guts = lock(&session.guts);
-                if guts.phase != Phase::Active {
+                if !self.in_use(&guts) {
                     return;
                 }
                 let Some(body) = guts.body.as_mut() else { return };

@@ -33,6 +33,8 @@ dead_after_ms = 1500
 request_retry_ms = 500
 staged_timeout_ms = 8000
 ";
+/// Rounds of pauses that a batch has at least, if it has so many sessions.
+const ROUNDS: usize = 16;
 /// Sessions that the second gateway refuses, beside those that can move.
 const GUESTS: usize = 10;
 
@@ -98,7 +100,9 @@ impl Plan {
 
     /// How the processes are set up.
     pub fn settings(&self) -> Settings {
-        let daemon = [(); 2].map(|()| IMPATIENT.to_owned());
+        // A batch of any size takes several rounds, so that it can be stopped between.
+        let pause_window = (self.sessions / ROUNDS).clamp(1, 64);
+        let daemon = [(); 2].map(|()| format!("{IMPATIENT}pause_window = {pause_window}\n"));
         let mut settings = Settings { daemon, ..Settings::default() };
         settings.gateway[B].extend(["--configuration", NAMES.movable].map(str::to_owned));
         if let Some(sabotage) = self.sabotage {

@@ -159,7 +159,8 @@ pub fn bring_home(stage: &Stage<'_>) -> Result<()> {
     }
     let count = away.len();
     let happened = stage.transfer("(back to A)", B, away, Mode::Predictive)?;
-    ensure!(happened.outcomes.moved == count, "only {:?} came home", happened.outcomes);
+    let (outcomes, why) = (happened.outcomes, happened.why);
+    ensure!(outcomes.moved == count, "back to A: {outcomes:?}: {}", why.unwrap_or_default());
     Ok(())
 }
 
@@ -208,7 +209,7 @@ pub fn crash(stage: &mut Stage<'_>) -> Result<Part> {
         ));
         let pauses =
             Spread { p50: summary.gap_us_p50, p99: summary.gap_us_p99, max: summary.gap_us_max };
-        Ok(Happened { outcomes, took, pauses })
+        Ok(Happened { outcomes, took, pauses, why: None })
     })
 }
 

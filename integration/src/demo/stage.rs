@@ -53,6 +53,8 @@ pub struct Happened {
     pub took: Duration,
     /// From pause to active at the target.
     pub pauses: Spread,
+    /// Why a session did not move: the first of them.
+    pub why: Option<String>,
 }
 
 impl Happened {
@@ -69,7 +71,11 @@ impl Happened {
         };
         let pauses =
             Spread { p50: summary.gap_us_p50, p99: summary.gap_us_p99, max: summary.gap_us_max };
-        Self { outcomes, took, pauses }
+        let why = summary
+            .failures
+            .first()
+            .map(|failure| format!("{}: {}", failure.reason.status, failure.reason.detail));
+        Self { outcomes, took, pauses, why }
     }
 }
 
