@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// Traffic before and after each part, so that its sessions are seen to go on.
-const BEFORE: Duration = Duration::from_millis(500);
-const AFTER: Duration = Duration::from_millis(800);
+const BEFORE: Duration = Duration::from_millis(800);
+const AFTER: Duration = Duration::from_millis(1200);
 /// For a transfer of all sessions on a busy machine.
 pub const TRANSFER: Duration = Duration::from_secs(60);
 /// For daemons to settle what is open.
@@ -87,9 +87,8 @@ impl<'a> Stage<'a> {
     pub fn set(plan: &'a Plan, show: &'a Show, program: &Program) -> Result<Self> {
         let step = show.wait("start two gateways and a PKI");
         let mut rig = Rig::new(program, &plan.settings())?;
-        let set = Self::populate(plan, show, &mut rig);
         step.done("");
-        match set {
+        match Self::populate(plan, show, &mut rig) {
             Ok((fleet, wire)) => Ok(Self { plan, show, rig, fleet, wire }),
             Err(error) => Err(error.context(kept(&mut rig))),
         }

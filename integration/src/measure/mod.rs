@@ -18,7 +18,10 @@ use serde::Serialize;
 
 pub use node::measured_main;
 
-use self::{plot::Series, transfer::Run};
+use self::{
+    plot::Series,
+    transfer::{Run, Windows},
+};
 use crate::{
     demo::show::Show,
     process::Program,
@@ -54,6 +57,12 @@ struct Cli {
     /// Sizes, separated by commas
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
     sessions: Vec<u32>,
+    /// Sessions paused at a time; more is faster, and each session pauses longer
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pause_window: u32,
+    /// Sessions sent and not yet answered
+    #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    staging_window: u32,
     /// Where table, JSON and plot go [default: target/measure]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -66,6 +75,8 @@ pub struct Measured {
     pub experiment: &'static str,
     /// Processors of the machine.
     pub processors: usize,
+    /// How much was open at a time.
+    pub windows: Windows,
     /// One for each size.
     pub runs: Vec<Run>,
     /// One session alone, from the order to its end, median.
@@ -104,19 +115,21 @@ fn measure(cli: &Cli) -> Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("not optimised: use `cargo measure`, which builds for speed");
     }
+    let windows = Windows { pause: cli.pause_window, staging: cli.staging_window };
     let step = show.wait("single sessions");
-    let single = transfer::singles(&program)?;
+    let single = transfer::singles(&program, windows)?;
     step.done(&human_micros(single.p50));
     let mut runs = Vec::new();
     for sessions in sizes {
         let step = show.step(format!("{sessions} sessions"), *sessions as usize);
-        let run = transfer::run(&program, *sessions, |progress| step.at(progress))?;
+        let run = transfer::run(&program, *sessions, windows, |progress| step.at(progress))?;
         step.done(&format!("{:.0} sessions/s", run.sessions_per_s));
         runs.push(run);
     }
     let measured = Measured {
         experiment: "transfer",
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        windows,
         runs,
         single_us_p50: single.p50,
         single_us_p99: single.p99,
@@ -164,8 +177,11 @@ fn describe(measured: &Measured) -> String {
     };
     let rows: Vec<_> = measured.runs.iter().map(row).collect();
     format!(
-        "{}\none session alone: p50 {}, p99 {}; {} processors\n",
+        "{}\nup to {} sessions paused and {} staged at a time; one session alone: p50 {}, p99 {}; \
+         {} processors\n",
         table(&head, &rows),
+        measured.windows.pause,
+        measured.windows.staging,
         human_micros(measured.single_us_p50),
         human_micros(measured.single_us_p99),
         measured.processors
@@ -217,6 +233,7 @@ mod tests {
         Measured {
             experiment: "transfer",
             processors: 2,
+            windows: Windows { pause: 64, staging: 2048 },
             runs: vec![run],
             single_us_p50: 2500,
             single_us_p99: 9000,

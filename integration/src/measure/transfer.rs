@@ -57,6 +57,15 @@ pub struct Run {
     pub rss_kib_source_before: u64,
 }
 
+/// How much may be open at a time: more is faster, and each session pauses longer.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Windows {
+    /// Sessions paused at a time (`transfer.pause_window`).
+    pub pause: u32,
+    /// Sessions sent and not yet answered (`transfer.staging_window`).
+    pub staging: u32,
+}
+
 /// Two daemons with gateways inside.
 struct Pair {
     homes: Homes,
@@ -65,9 +74,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(program: &Program, sessions: u32) -> Result<Self> {
-        // A million sessions take their time at one target; nothing else is changed.
-        let tables = [(); 2].map(|()| String::new());
+    fn start(program: &Program, sessions: u32, windows: Windows) -> Result<Self> {
+        let Windows { pause, staging } = windows;
+        let table = format!("[transfer]\npause_window = {pause}\nstaging_window = {staging}\n");
+        let tables = [table.clone(), table];
         let homes = Homes::make(program, &tables)?;
         let relays = [free_address()?, free_address()?];
         let node = |at: At, sessions: u32| -> Result<Process> {
@@ -149,8 +159,13 @@ fn median(mut times: Vec<Duration>) -> Duration {
 ///
 /// # Errors
 /// If a process fails or not all sessions move.
-pub fn run(program: &Program, sessions: u32, mut progress: impl FnMut(Progress)) -> Result<Run> {
-    let pair = Pair::start(program, sessions)?;
+pub fn run(
+    program: &Program,
+    sessions: u32,
+    windows: Windows,
+    mut progress: impl FnMut(Progress),
+) -> Result<Run> {
+    let pair = Pair::start(program, sessions, windows)?;
     let rss_kib_source_before = pair.rss(A)?;
     let (first, mut pauses) = pair.move_all(A, sessions, &mut progress)?;
     let (rss_kib_source, rss_kib_target) = (pair.rss(A)?, pair.rss(B)?);
@@ -211,8 +226,8 @@ pub fn bare_stream(program: &Program, homes: &Homes, bytes: u64) -> Result<Durat
 ///
 /// # Errors
 /// If a process fails or a session does not move.
-pub fn singles(program: &Program) -> Result<Spread> {
-    let pair = Pair::start(program, SINGLES as u32)?;
+pub fn singles(program: &Program, windows: Windows) -> Result<Spread> {
+    let pair = Pair::start(program, SINGLES as u32, windows)?;
     let sessions = pair.controls[A].sessions()?;
     let mut times = Vec::with_capacity(SINGLES);
     for session in sessions {
