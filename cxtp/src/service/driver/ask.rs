@@ -65,6 +65,10 @@ impl Driver {
                 let batch = BatchId(random());
                 let sessions = sessions.unwrap_or_else(|| self.active());
                 tracing::info!(%batch, %target, sessions = sessions.len(), "transfer asked for");
+                // First, so that it can be cancelled while it runs.
+                let begun = json!({"batch": batch.to_string(), "sessions": sessions.len()});
+                let begun = report::plain_event("batch-begun", begun);
+                let _ = lines.try_send(api::Line::Event(begun));
                 self.desk.watched.insert(batch, Watched { lines, tally: Tally::default() });
                 let command = Command::Transfer { batch, sessions, target, mode };
                 self.handle(Input::Command(command));
