@@ -10,7 +10,7 @@ mod ask;
 mod room;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -47,8 +47,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const SPARE_LINES: usize = 4;
 /// Peers that misbehaved and are remembered, so that what is said of each is bounded.
 const OFFENDERS: usize = 1024;
-/// Inputs taken before outputs are looked after again.
-const GULP: usize = 64;
 
 /// Where the lines of an answer go.
 pub(super) type Lines = mpsc::Sender<Line>;
@@ -99,6 +97,10 @@ pub(super) struct Desk {
     watched: HashMap<BatchId, Watched>,
     gateway: String,
     ending: bool,
+    /// When the engine wants to be woken.
+    deadline: Option<Duration>,
+    /// Tickets that the journal had no room for.
+    untaken: VecDeque<u64>,
     /// Sessions whose targets take no contexts now.
     parked: Parked,
     /// Bounds what is said of each peer that misbehaves.
@@ -122,33 +124,27 @@ impl Driver {
     pub(super) async fn run(mut self, mut ears: Ears) {
         self.desk.gateway = "not asked yet".into();
         let mut progress = tokio::time::interval(PROGRESS);
-        let mut deadline = self.drain();
+        self.drain();
         let mut last = None;
         let drained = self.transport.drained();
         loop {
             let busy = self.is_busy();
-            let wake = deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
+            let wake = self.desk.deadline;
+            let wake = wake.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
             tokio::select! {
                 () = ears.stop.cancelled(), if last.is_none() => {
                     self.desk.ending = true;
                     self.cancel_all();
                     last = Some(self.clock.moment().monotonic + LAST_ANSWERS);
                 }
-                Some(written) = ears.written.recv() => {
-                    self.journaled(written);
-                    gulp(&mut ears.written, |written| self.journaled(written));
-                }
-                Some(heard) = ears.heard.recv() => {
-                    self.heard(heard);
-                    gulp(&mut ears.heard, |heard| self.heard(heard));
-                }
+                Some(written) = ears.written.recv() => self.journaled(written),
+                Some(heard) = ears.heard.recv() => self.heard(heard),
                 Some(inbound) = ears.inbound.recv(), if !busy => self.inbound(inbound),
                 Some(ask) = ears.asks.recv(), if !busy => self.ask(ask),
                 () = drained.notified(), if !self.desk.parked.is_empty() => self.unpark(),
                 _ = progress.tick() => self.tell_progress(),
                 () = sleep_until(wake), if wake.is_some() => self.handle(Input::Tick),
             }
-            deadline = self.drain();
             if let Some(last) = last
                 && (self.settled() || self.clock.moment().monotonic >= last)
             {
@@ -181,8 +177,17 @@ impl Driver {
         }
     }
 
+    /// Brings the engine one thing and has done all that it then wants, before it
+    /// hears the next.
     fn handle(&mut self, input: Input) {
         self.engine.handle(input, self.clock.moment());
+        self.drain();
+        // What the journal did not take is the next thing to hear, one at a time.
+        while let Some(ticket) = self.desk.untaken.pop_front() {
+            let detail = "too many writes wait for the disk".to_owned();
+            self.engine.handle(Input::JournalFailed { ticket, detail }, self.clock.moment());
+            self.drain();
+        }
     }
 
     /// Whether nothing waits for an answer of a peer or of the gateway.
@@ -252,19 +257,21 @@ impl Driver {
         }
     }
 
-    /// Has done what the engine wants; returns when it wants to be woken.
-    fn drain(&mut self) -> Option<Duration> {
+    /// Has done what the engine wants, and notes when it wants to be woken.
+    fn drain(&mut self) {
         loop {
             match self.engine.poll_output() {
-                Output::Wait(deadline) => return deadline,
+                Output::Wait(deadline) => {
+                    self.desk.deadline = deadline;
+                    return;
+                }
                 Output::Send { to, lane, message } => self.transport.send(&to, lane, message),
                 Output::Gateway(GatewayCommand::Snapshot(sessions)) => self.snapshot(sessions),
                 Output::Gateway(command) => self.hands.order(command),
                 Output::Journal { ticket, records } => {
                     let unix = self.clock.moment().unix;
                     if !self.scribe.write(ticket, records, unix) {
-                        let detail = "too many writes wait for the disk".to_owned();
-                        self.handle(Input::JournalFailed { ticket, detail });
+                        self.desk.untaken.push_back(ticket);
                     }
                 }
                 Output::Event(event) => self.event(&event),
@@ -366,16 +373,6 @@ impl Driver {
                 // The client may be gone; the batch goes on.
                 let _ = watched.lines.try_send(Line::Progress(report::progress(progress)));
             }
-        }
-    }
-}
-
-/// Takes what is there already, within a bound.
-fn gulp<T>(channel: &mut mpsc::Receiver<T>, mut take: impl FnMut(T)) {
-    for _ in 0..GULP {
-        match channel.try_recv() {
-            Ok(item) => take(item),
-            Err(_) => return,
         }
     }
 }
