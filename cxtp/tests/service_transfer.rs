@@ -30,6 +30,9 @@ async fn a_batch_moves_and_is_pulled_back() {
     assert!(summary["gap_us_p50"].as_u64() <= summary["gap_us_p99"].as_u64());
     assert!(summary["gap_us_p99"].as_u64() <= summary["gap_us_max"].as_u64());
     assert!(summary["gap_us_p50"].as_u64().unwrap() > 0);
+    let (first, before) = before.split_first().unwrap();
+    let Line::Event(begun) = first else { panic!("{first:?}") };
+    assert_eq!((begun.event.as_str(), &begun.fields["batch"]), ("batch-begun", &summary["batch"]));
     let mut ended = 0;
     for line in before {
         let Line::Progress(progress) = line else { panic!("{line:?}") };
