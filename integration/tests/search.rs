@@ -4,6 +4,7 @@
 //! then a run takes minutes instead of seconds.
 
 use integration::world::{
+    budget::Budget,
     search::{Limit, search},
     setup::{Setup, small},
 };
@@ -65,6 +66,13 @@ fn one_session_moves_there_and_back() {
 #[test]
 fn one_session_is_asked_for_twice() {
     prove(&small::again().faults(depth(1)));
+}
+
+/// Once the resume of a retreat came after the pause of the next transfer.
+#[test]
+fn one_session_is_cancelled_on_its_retreat() {
+    let budget = Budget { all: 2, bursts: 1, cancels: 1, ..Budget::default() };
+    prove(&small::again().budget(budget));
 }
 
 #[test]

@@ -87,6 +87,15 @@ impl Core {
         departure.state = to;
         let (batch, target) = (departure.batch, departure.target.clone());
         self.windows(id, batch, &target, Some(from), to);
+        if (from, to) == (SourceState::Retreating, SourceState::Resuming)
+            && session.deadline.is_none()
+            && let Place::Leaving(departure) = &mut session.place
+        {
+            // The gateway has not answered the resume of the retreat yet. A second
+            // one might be done after the next pause.
+            self.withdraw(id, departure);
+            return step;
+        }
         self.deadline(id, session, None);
         self.source_enter(id, session, from);
         step
