@@ -6,7 +6,7 @@ mod pair;
 
 use std::time::Duration;
 
-use cxtp::engine::{Command, Event, Input, Record, Reply, Standing};
+use cxtp::engine::{Command, Event, Input, Record, Reply, Resolution, Standing};
 use pair::{A, B, Pair, batch, config, context, gateway, name, request, session};
 use protocol_spec::{
     id::{GatewayEpoch, Generation, Identity, RequestId, Role, SessionEpoch},
@@ -257,6 +257,22 @@ fn a_file_moves_a_session_once_and_its_source_hears_of_it() {
     pair.command(B, Command::Import { request: request(3), export: Box::new(again) });
     assert!(matches!(pair.nodes[B].replies.last(), Some((_, Reply::Refused(_)))));
     pair.assert_owner(B, 1);
+}
+
+#[test]
+fn a_file_is_void_once_its_source_goes_on_and_could_say_so() {
+    let mut pair = Pair::new(1);
+    let exported = export(&mut pair, 1);
+    let (request_id, resolution) = (request(2), Resolution::ResumeHere);
+    let resolve = Command::Resolve { request: request_id, session: session(0), resolution };
+    pair.command(A, resolve);
+    pair.assert_owner(A, 1);
+    pair.command(B, Command::Import { request: request(3), export: exported });
+    let Some((_, Reply::Refused(why))) = pair.nodes[B].replies.last() else {
+        panic!("the file was taken");
+    };
+    assert_eq!(why.status, Status::StaleEpoch);
+    pair.assert_owner(A, 1);
 }
 
 #[test]

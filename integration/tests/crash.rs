@@ -1,7 +1,5 @@
 //! Kills daemons and a gateway in real transfers.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use integration::{
     crash::{self, Crashes, Victim},
     process::Program,

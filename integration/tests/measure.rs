@@ -1,7 +1,5 @@
 //! A small measurement from end to end; what it says of speed is not looked at.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{process::Command, time::Duration};
 
 use integration::{homes::Homes, measure::transfer::bare_stream, process::Program};

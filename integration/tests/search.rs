@@ -63,6 +63,11 @@ fn one_session_moves_there_and_back() {
 }
 
 #[test]
+fn one_session_is_asked_for_twice() {
+    prove(&small::again().faults(depth(1)));
+}
+
+#[test]
 fn one_session_goes_by_file() {
     prove(&small::filed().faults(depth(2)));
 }

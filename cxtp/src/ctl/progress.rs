@@ -31,8 +31,14 @@ impl Bar {
 
     /// Takes a line that came before the answer.
     pub(super) fn take(&self, line: &Line) {
-        if let Line::Progress(progress) = line {
-            self.draw(*progress);
+        match line {
+            Line::Progress(progress) => self.draw(*progress),
+            // On a terminal, so that a person can cancel it from another one.
+            Line::Event(event) if event.event == "batch-begun" => {
+                let batch = event.fields.get("batch").and_then(|batch| batch.as_str());
+                self.0.println(format!("batch {}", batch.unwrap_or_default()));
+            }
+            _ => {}
         }
     }
 

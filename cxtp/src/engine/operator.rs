@@ -49,6 +49,9 @@ impl Engine {
                 }
                 let why = Refusal::new(Status::Cancelled, "resumed here by the operator's word");
                 departure.failure = Some(Failure::Aborted(why));
+                // A target that can be reached is told, so that it never takes what
+                // comes late: a file, or final data that were long on their way.
+                departure.offered = true;
                 SourceEvent::ResumeHere
             }
         };

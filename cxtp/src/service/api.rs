@@ -20,7 +20,9 @@ pub enum Request {
         /// Which.
         session: String,
     },
-    /// Moves sessions; progress comes as [`Line::Progress`]. Answer: [`Summary`].
+    /// Moves sessions. The first line is the event `batch-begun` with the `batch`
+    /// that [`Request::Cancel`] takes; progress comes as [`Line::Progress`]. Answer:
+    /// [`Summary`].
     Transfer {
         /// Which; `None` for all that are active here.
         sessions: Option<Vec<String>>,

@@ -92,12 +92,22 @@ impl Control {
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
                 return Err(ControlError::InUse(path.to_owned()));
             }
-            Ok(_) => fs::remove_file(path).map_err(failed)?,
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+        // Nobody can connect under the name before the mode is right.
+        let mut new = path.as_os_str().to_owned();
+        new.push(format!(".{}", std::process::id()));
+        let new = PathBuf::from(new);
+        let listener = UnixListener::bind(&new).map_err(failed)?;
+        let placed = fs::set_permissions(&new, fs::Permissions::from_mode(mode))
+            .and_then(|()| fs::rename(&new, path));
+        if let Err(error) = placed {
+            // The first error is the one to tell.
+            let _ = fs::remove_file(&new);
+            return Err(failed(error));
+        }
         Ok(Self { listener, path: path.to_owned() })
     }
 

@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     io::{self, IsTerminal as _},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -116,8 +116,8 @@ pub async fn start(config: Config, gateway: Box<dyn GatewayPlugin>) -> Result<Se
     let now = clock.moment();
     let credentials =
         Credentials::load(&config.tls, config.name(), UnixTime::since_unix_epoch(unix_time()))?;
-    let seal_key = config.seal_key.as_ref().map(load_seal_key).transpose()?;
-    let (store, recovered) = Store::open(&config.state_dir, now.unix)?;
+    let seal_key = config.seal_key.as_deref().map(load_seal_key).transpose()?;
+    let (store, recovered) = Store::open(&config.state_dir, config.engine.tombstone, now.unix)?;
     let control = Control::bind(&config.control_socket, config.control_mode)?;
 
     let (inbound_sender, inbound) = mpsc::channel(INPUTS);
@@ -171,10 +171,10 @@ pub async fn start(config: Config, gateway: Box<dyn GatewayPlugin>) -> Result<Se
     Ok(Service { address, stop, driver, control })
 }
 
-fn load_seal_key(path: &PathBuf) -> Result<SealKey, StartError> {
+fn load_seal_key(path: &Path) -> Result<SealKey, StartError> {
     let octets = read_private(path)?;
     let text = std::str::from_utf8(&octets).unwrap_or_default().trim();
-    SealKey::from_text(text).map_err(|error| StartError::Seal { path: path.clone(), error })
+    SealKey::from_text(text).map_err(|error| StartError::Seal { path: path.to_owned(), error })
 }
 
 /// Moves live IKEv2/IPsec sessions between this host's security gateway and others.
@@ -238,7 +238,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// What can be found wrong without starting: files that do not fit.
 fn check(config: &Config) -> Result<(), StartError> {
     Credentials::load(&config.tls, config.name(), UnixTime::since_unix_epoch(unix_time()))?;
-    config.seal_key.as_ref().map(load_seal_key).transpose()?;
+    config.seal_key.as_deref().map(load_seal_key).transpose()?;
     Ok(())
 }
 

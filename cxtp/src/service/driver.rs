@@ -1,20 +1,30 @@
 //! The driver: one task owns the engine, brings it what happens and has done
 //! what it wants.
+//!
+//! It never waits for what it starts: transport, gateway and journal work on
+//! their own and answer through bounded channels. While much is waiting there it
+//! takes nothing new from peers and operators, and the flow control of QUIC
+//! passes that on; contexts for a target that is slow are not even asked for.
+
+mod ask;
+mod room;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use protocol_spec::{
-    id::{BatchId, Identity, Name, RequestId, Role, SessionId},
+    id::{BatchId, Identity, RequestId, SessionId},
     status::{Refusal, Status},
 };
 use serde_json::json;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::ask::Ask;
+use self::room::Parked;
 use super::{
     api::{self, Line},
     clock::Clock,
@@ -25,7 +35,7 @@ use super::{
     seal::seal,
 };
 use crate::{
-    engine::{Command, Engine, Event, Input, Output, Reply, Standing},
+    engine::{Command, Engine, Event, GatewayCommand, Input, Output, Reply},
     quic::{Inbound, Transport, seldom::Seldom},
 };
 
@@ -37,33 +47,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 const SPARE_LINES: usize = 4;
 /// Peers that misbehaved and are remembered, so that what is said of each is bounded.
 const OFFENDERS: usize = 1024;
-/// Inputs taken before outputs are looked after again.
-const GULP: usize = 64;
 
 /// Where the lines of an answer go.
 pub(super) type Lines = mpsc::Sender<Line>;
-
-/// What the control API wants of the driver.
-pub(super) enum Ask {
-    /// The daemon's status.
-    Status(oneshot::Sender<api::Status>),
-    /// A page of sessions behind one.
-    Page(Option<SessionId>, usize, oneshot::Sender<Vec<api::Session>>),
-    /// One session, with what the gateway knows of it.
-    Show(SessionId, Lines),
-    /// A batch; `None` for all active sessions.
-    Transfer(Option<Vec<SessionId>>, Name, protocol_spec::transfer::TransferMode, Lines),
-    /// Would they be taken; `None` for all active sessions.
-    Preflight(Option<Vec<SessionId>>, Name, Lines),
-    /// A command whose reply is the answer.
-    Plain(RequestId, Command, Lines),
-    /// A pull, which is a batch as well.
-    Pull(RequestId, Command, Lines),
-    /// Stop a batch.
-    Cancel(BatchId, Lines),
-    /// A session for a file, sealed.
-    Export(SessionId, Name, Lines),
-}
 
 /// Somebody who waits for the reply to a command.
 struct Waiting {
@@ -111,6 +97,12 @@ pub(super) struct Desk {
     watched: HashMap<BatchId, Watched>,
     gateway: String,
     ending: bool,
+    /// When the engine wants to be woken.
+    deadline: Option<Duration>,
+    /// Tickets that the journal had no room for.
+    untaken: VecDeque<u64>,
+    /// Sessions whose targets take no contexts now.
+    parked: Parked,
     /// Bounds what is said of each peer that misbehaves.
     offenders: HashMap<Identity, Seldom>,
 }
@@ -132,33 +124,27 @@ impl Driver {
     pub(super) async fn run(mut self, mut ears: Ears) {
         self.desk.gateway = "not asked yet".into();
         let mut progress = tokio::time::interval(PROGRESS);
-        let mut deadline = self.drain();
+        self.drain();
         let mut last = None;
+        let drained = self.transport.drained();
         loop {
-            let wake = deadline.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
+            let busy = self.is_busy();
+            let wake = self.desk.deadline;
+            let wake = wake.map(|at| tokio::time::Instant::from_std(self.clock.instant(at)));
             tokio::select! {
                 () = ears.stop.cancelled(), if last.is_none() => {
                     self.desk.ending = true;
                     self.cancel_all();
                     last = Some(self.clock.moment().monotonic + LAST_ANSWERS);
                 }
-                Some(written) = ears.written.recv() => {
-                    self.journaled(written);
-                    gulp(&mut ears.written, |written| self.journaled(written));
-                }
-                Some(heard) = ears.heard.recv() => {
-                    self.heard(heard);
-                    gulp(&mut ears.heard, |heard| self.heard(heard));
-                }
-                Some(inbound) = ears.inbound.recv() => {
-                    self.inbound(inbound);
-                    gulp(&mut ears.inbound, |inbound| self.inbound(inbound));
-                }
-                Some(ask) = ears.asks.recv() => self.ask(ask),
+                Some(written) = ears.written.recv() => self.journaled(written),
+                Some(heard) = ears.heard.recv() => self.heard(heard),
+                Some(inbound) = ears.inbound.recv(), if !busy => self.inbound(inbound),
+                Some(ask) = ears.asks.recv(), if !busy => self.ask(ask),
+                () = drained.notified(), if !self.desk.parked.is_empty() => self.unpark(),
                 _ = progress.tick() => self.tell_progress(),
                 () = sleep_until(wake), if wake.is_some() => self.handle(Input::Tick),
             }
-            deadline = self.drain();
             if let Some(last) = last
                 && (self.settled() || self.clock.moment().monotonic >= last)
             {
@@ -169,8 +155,39 @@ impl Driver {
         self.transport.stop(reason).await;
     }
 
+    /// Whether so much waits for the gateway or the disk that nothing new should
+    /// begin.
+    fn is_busy(&self) -> bool {
+        self.hands.is_busy() || self.scribe.is_busy()
+    }
+
+    /// Asks for contexts, but not for more than their targets take.
+    fn snapshot(&mut self, sessions: Vec<SessionId>) {
+        let transport = &self.transport;
+        let ready = self.desk.parked.park(sessions, |target| transport.backlog(target));
+        if !ready.is_empty() {
+            self.hands.order(GatewayCommand::Snapshot(ready));
+        }
+    }
+
+    fn unpark(&mut self) {
+        let transport = &self.transport;
+        for sessions in self.desk.parked.release(|target| transport.backlog(target)) {
+            self.hands.order(GatewayCommand::Snapshot(sessions));
+        }
+    }
+
+    /// Brings the engine one thing and has done all that it then wants, before it
+    /// hears the next.
     fn handle(&mut self, input: Input) {
         self.engine.handle(input, self.clock.moment());
+        self.drain();
+        // What the journal did not take is the next thing to hear, one at a time.
+        while let Some(ticket) = self.desk.untaken.pop_front() {
+            let detail = "too many writes wait for the disk".to_owned();
+            self.engine.handle(Input::JournalFailed { ticket, detail }, self.clock.moment());
+            self.drain();
+        }
     }
 
     /// Whether nothing waits for an answer of a peer or of the gateway.
@@ -225,6 +242,11 @@ impl Driver {
                 tracing::warn!(%peer, %reason, "peer is down");
                 let fields = json!({"peer": peer.to_string(), "reason": reason});
                 self.publish(|| report::plain_event("peer-down", fields));
+                // The engine stops their transfers, and lets contexts that come
+                // for them pass.
+                for sessions in self.desk.parked.release_all(&peer.name) {
+                    self.hands.order(GatewayCommand::Snapshot(sessions));
+                }
                 self.handle(Input::PeerDown { peer });
             }
             // The peer's room is given back only after its message was handled.
@@ -235,18 +257,21 @@ impl Driver {
         }
     }
 
-    /// Has done what the engine wants; returns when it wants to be woken.
-    fn drain(&mut self) -> Option<Duration> {
+    /// Has done what the engine wants, and notes when it wants to be woken.
+    fn drain(&mut self) {
         loop {
             match self.engine.poll_output() {
-                Output::Wait(deadline) => return deadline,
+                Output::Wait(deadline) => {
+                    self.desk.deadline = deadline;
+                    return;
+                }
                 Output::Send { to, lane, message } => self.transport.send(&to, lane, message),
+                Output::Gateway(GatewayCommand::Snapshot(sessions)) => self.snapshot(sessions),
                 Output::Gateway(command) => self.hands.order(command),
                 Output::Journal { ticket, records } => {
                     let unix = self.clock.moment().unix;
                     if !self.scribe.write(ticket, records, unix) {
-                        let detail = "too many writes wait for the disk".to_owned();
-                        self.handle(Input::JournalFailed { ticket, detail });
+                        self.desk.untaken.push_back(ticket);
                     }
                 }
                 Output::Event(event) => self.event(&event),
@@ -284,6 +309,7 @@ impl Driver {
             }
             Event::Committed { session, epoch } => tracing::debug!(%session, %epoch, "committed"),
             Event::TransferBegun { batch, session, target, .. } => {
+                self.desk.parked.expect(*session, target.clone());
                 tracing::debug!(%batch, %session, %target, "transfer begun");
             }
             Event::SessionUp(status) => tracing::debug!(session = %status.session, "session up"),
@@ -347,150 +373,6 @@ impl Driver {
                 // The client may be gone; the batch goes on.
                 let _ = watched.lines.try_send(Line::Progress(report::progress(progress)));
             }
-        }
-    }
-
-    fn active(&self) -> Vec<SessionId> {
-        self.engine
-            .sessions()
-            .filter(|view| view.standing == Standing::Active)
-            .map(|view| view.session)
-            .collect()
-    }
-
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Status(answer) => {
-                // Whoever asked may be gone, here and below.
-                let _ = answer.send(self.status());
-            }
-            Ask::Page(after, length, answer) => {
-                let page = self.engine.sessions_after(after).take(length);
-                let _ = answer.send(page.map(|view| report::session(&view)).collect());
-            }
-            Ask::Show(session, lines) => self.show(session, lines),
-            Ask::Transfer(sessions, target, mode, lines) => {
-                if self.refuses_new(&target, &lines) {
-                    return;
-                }
-                let batch = BatchId(random());
-                let sessions = sessions.unwrap_or_else(|| self.active());
-                tracing::info!(%batch, %target, sessions = sessions.len(), "transfer asked for");
-                self.desk.watched.insert(batch, Watched { lines, tally: Tally::default() });
-                let command = Command::Transfer { batch, sessions, target, mode };
-                self.handle(Input::Command(command));
-            }
-            Ask::Preflight(sessions, target, lines) => {
-                if self.refuses_new(&target, &lines) {
-                    return;
-                }
-                let sessions = sessions.unwrap_or_else(|| self.active());
-                let request = RequestId(random());
-                let kind = Kind::Preflight(sessions.len());
-                self.desk.waiting.insert(request, Waiting { lines, kind });
-                self.handle(Input::Command(Command::Preflight { request, sessions, target }));
-            }
-            Ask::Plain(request, command, lines) => {
-                self.desk.waiting.insert(request, Waiting { lines, kind: Kind::Plain });
-                self.handle(Input::Command(command));
-            }
-            Ask::Pull(request, command, lines) => {
-                let watched = Watched { lines, tally: Tally::default() };
-                self.desk.watched.insert(BatchId(request.0), watched);
-                self.handle(Input::Command(command));
-            }
-            Ask::Cancel(batch, lines) => {
-                if self.engine.batches().any(|running| running == batch) {
-                    self.handle(Input::Command(Command::Cancel { batch }));
-                    done(&lines, &json!({}));
-                } else {
-                    let why = "no such batch runs here; it may have ended".to_owned();
-                    fail(&lines, &Refusal::new(Status::NoTransfer, why));
-                }
-            }
-            Ask::Export(session, target, lines) => {
-                if self.refuses_new(&target, &lines) {
-                    return;
-                }
-                if self.config.peers.get(&target).is_none_or(|peer| peer.seal_key.is_none()) {
-                    let why =
-                        format!("set `peers.{target}.seal_key` to the public key of {target}");
-                    return fail(&lines, &Refusal::new(Status::NoPeer, why));
-                }
-                let request = RequestId(random());
-                self.desk.waiting.insert(request, Waiting { lines, kind: Kind::Plain });
-                self.handle(Input::Command(Command::Export { request, session, target }));
-            }
-        }
-    }
-
-    /// Refuses what must not begin any more, or never can.
-    fn refuses_new(&self, target: &Name, lines: &Lines) -> bool {
-        let refusal = if self.desk.ending {
-            Refusal::new(Status::ShuttingDown, "the daemon is ending")
-        } else if target == self.config.name() {
-            Refusal::new(Status::NoPeer, format!("{target} is this gateway; name another one"))
-        } else if !self.config.peers.contains_key(target) {
-            let known: Vec<_> = self.config.peers.keys().map(Name::as_str).collect();
-            let detail = format!("{target} is not configured; known are: {}", known.join(", "));
-            Refusal::new(Status::NoPeer, detail)
-        } else {
-            return false;
-        };
-        fail(lines, &refusal);
-        true
-    }
-
-    fn show(&mut self, session: SessionId, lines: Lines) {
-        let Some(view) = self.engine.session(session) else {
-            let why = "no such session is known here; `cxtpctl sessions` lists them";
-            return fail(&lines, &Refusal::new(Status::NoSession, why));
-        };
-        let look = self.hands.look(session);
-        tokio::spawn(async move {
-            let profile = look.await.unwrap_or_else(|_| {
-                Err(Refusal::new(Status::RateLimited, "the gateway is busy; ask again"))
-            });
-            done(&lines, &report::details(&view, profile));
-        });
-    }
-
-    fn status(&self) -> api::Status {
-        api::Status {
-            name: self.config.name().to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            gateway_epoch: self.engine.gateway_epoch().0,
-            gateway: self.desk.gateway.clone(),
-            sessions: report::counts(self.engine.counts()),
-            batches: self.engine.batches().count(),
-            peers: self.peers(),
-        }
-    }
-
-    fn peers(&self) -> std::collections::BTreeMap<String, String> {
-        let engine: BTreeSet<&Identity> =
-            self.engine.peers().filter(|(_, up)| *up).map(|(peer, _)| peer).collect();
-        self.transport
-            .gateways()
-            .into_iter()
-            .map(|(name, state)| {
-                // Up means that the engine knows as well.
-                let peer = Identity { role: Role::Gateway, name };
-                let known = state != "up" || engine.contains(&peer);
-                let state = if known { state } else { "connecting".to_owned() };
-                (peer.name.to_string(), state)
-            })
-            .collect()
-    }
-}
-
-/// Takes what is there already, within a bound.
-fn gulp<T>(channel: &mut mpsc::Receiver<T>, mut take: impl FnMut(T)) {
-    for _ in 0..GULP {
-        match channel.try_recv() {
-            Ok(item) => take(item),
-            Err(_) => return,
         }
     }
 }

@@ -5,19 +5,24 @@
 //! of all later ones wait and go together in the next, so that a batch pays for
 //! a few syncs and not for one a session.
 
+mod scribe;
+
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    thread::JoinHandle,
     time::Duration,
 };
 
 use protocol_spec::{codec, id::GatewayEpoch};
-use redb::{Database, Durability, ReadableTable, TableDefinition, backends::FileBackend};
+use redb::{
+    Database, DatabaseError, Durability, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction, backends::FileBackend,
+};
 use thiserror::Error;
 
+pub use self::scribe::{Scribe, Written};
 use crate::engine::{Record, Recovered};
 
 /// Newest record of each session, by its id; see [`Entry`].
@@ -26,8 +31,10 @@ const RECORDS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("reco
 const GATEWAY: TableDefinition<'_, &str, u64> = TableDefinition::new("gateway");
 /// Which life of the gateway was the last.
 const EPOCH: &str = "epoch";
-/// Writes that may wait for the disk.
-const QUEUE: usize = 1024;
+/// Octets of the database that are kept in memory.
+const CACHE: usize = 64 << 20;
+/// Between two looks for records that are over.
+const PRUNE: Duration = Duration::from_secs(3600);
 
 /// Why the journal cannot be used.
 #[derive(Debug, Error)]
@@ -39,6 +46,17 @@ pub enum JournalError {
         path: PathBuf,
         /// Why.
         error: io::Error,
+    },
+    /// Others than its owner could change what it says.
+    #[error(
+        "{}: its mode is {mode:04o}, so that others can write there; run `chmod 700 {}`",
+        path.display(), path.display()
+    )]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
     },
     /// Another daemon has it.
     #[error("{}: another cxtpd is using this state; give each its own `state_dir`", .0.display())]
@@ -77,81 +95,140 @@ struct Entry {
 
 impl Entry {
     /// Whether it says nothing any more to anybody.
-    fn is_over(&self, unix: u64) -> bool {
-        matches!(&self.record, Record::Moved { keep, .. }
-            if self.written.saturating_add(keep.as_secs()) < unix)
+    fn is_over(&self, tombstone: Duration, unix: u64) -> bool {
+        let keep = match &self.record {
+            Record::Moved { keep, .. } => *keep,
+            Record::Aborted { .. } | Record::Ended { .. } => tombstone,
+            // How a session that goes on, or is in doubt, stands: only another
+            // record takes their place.
+            Record::Committed { .. } | Record::Resumed { .. } | Record::Active { .. } => {
+                return false;
+            }
+        };
+        self.written.saturating_add(keep.as_secs()) < unix
     }
 }
 
+/// Opens the storage, at the start and again after a failure.
+type Open = Box<dyn FnMut() -> Result<Database, DatabaseError> + Send>;
+
 /// The journal on disk.
 pub struct Store {
-    database: Database,
+    path: PathBuf,
+    open: Open,
+    /// Absent after a failure, until the next write opens it again.
+    database: Option<Database>,
+    tombstone: Duration,
+    pruned: u64,
 }
 
 impl Store {
     /// Opens or makes the journal in `directory`, begins a new life of the
-    /// gateway and returns what the last one left behind.
+    /// gateway and returns what the last one left behind. Sessions that are gone
+    /// are remembered for the time of a `tombstone`.
     ///
     /// # Errors
     /// [`JournalError`] says which file, why, and what to do.
-    pub fn open(directory: &Path, unix: u64) -> Result<(Self, Recovered), JournalError> {
+    pub fn open(
+        directory: &Path,
+        tombstone: Duration,
+        unix: u64,
+    ) -> Result<(Self, Recovered), JournalError> {
         let failed = |error| JournalError::File { path: directory.to_owned(), error };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        let mode = fs::metadata(directory).map_err(failed)?.permissions().mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(JournalError::Exposed { path: directory.to_owned(), mode });
+        }
         let path = directory.join("journal.redb");
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| JournalError::File { path: path.clone(), error })?;
-        let open = |file| redb::Builder::new().create_with_backend(FileBackend::new(file)?);
-        let database = open(file).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(directory.to_owned()),
-            other => damaged(&path, other),
-        })?;
-        let mut store = Self { database };
-        let recovered = store.begin_life(unix).map_err(|problem| damaged(&path, problem))?;
+        let file = path.clone();
+        let open = move || {
+            let file = fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&file)?;
+            builder().create_with_backend(FileBackend::new(file)?)
+        };
+        Self::begin(path, Box::new(open), tombstone, unix)
+    }
+
+    /// A journal on any storage, for tests that make it fail.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn on_backend<B: StorageBackend>(
+        mut open: impl FnMut() -> B + Send + 'static,
+        tombstone: Duration,
+        unix: u64,
+    ) -> Result<(Self, Recovered), JournalError> {
+        let open = move || builder().create_with_backend(open());
+        Self::begin(PathBuf::from("storage"), Box::new(open), tombstone, unix)
+    }
+
+    fn begin(
+        path: PathBuf,
+        open: Open,
+        tombstone: Duration,
+        unix: u64,
+    ) -> Result<(Self, Recovered), JournalError> {
+        let mut store = Self { path, open, database: None, tombstone, pruned: unix };
+        store.database = Some(store.reopen()?);
+        let begun = store.transaction(|write| begin_life(write, tombstone, unix));
+        let recovered = begun.map_err(|problem| damaged(&store.path, problem))?;
         Ok((store, recovered))
     }
 
-    fn begin_life(&mut self, unix: u64) -> Result<Recovered, Problem> {
-        let write = self.database.begin_write()?;
-        let mut recovered = Recovered::default();
-        {
-            let mut gateway = write.open_table(GATEWAY)?;
-            let last = gateway.get(EPOCH)?.map_or(0, |epoch| epoch.value());
-            //= spec CXTP-6.1-4
-            recovered.gateway_epoch = GatewayEpoch(last).next();
-            gateway.insert(EPOCH, recovered.gateway_epoch.0)?;
-            let mut records = write.open_table(RECORDS)?;
-            let mut over = Vec::new();
-            for item in records.iter()? {
-                let (key, value) = item?;
-                let entry: Entry =
-                    codec::decode(value.value()).map_err(|e| Problem(e.to_string()))?;
-                if entry.record.session().0 != key.value() {
-                    return Err(Problem("a record stands under another session's id".into()));
-                }
-                if entry.is_over(unix) {
-                    over.push(key.value());
-                } else {
-                    recovered.records.push(entry.record);
-                }
+    fn reopen(&mut self) -> Result<Database, JournalError> {
+        // The library checks the file when it opens it, and yet asserts here and
+        // there on one that somebody else has written into.
+        let opened = catch_unwind(AssertUnwindSafe(|| (self.open)()));
+        let opened = opened.map_err(|_| damaged(&self.path, "the library gave up on it"))?;
+        opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => JournalError::InUse(
+                self.path.parent().map_or_else(|| self.path.clone(), Path::to_owned),
+            ),
+            DatabaseError::Storage(redb::StorageError::Io(error))
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                JournalError::File { path: self.path.clone(), error }
             }
-            for key in over {
-                records.remove(key)?;
-            }
-        }
-        write.commit()?;
-        Ok(recovered)
+            other => damaged(&self.path, other),
+        })
+    }
+
+    /// One transaction, on disk when this returns. After a failure the database
+    /// is opened again the next time: the library refuses to go on with it, and
+    /// a disk that was full has room again some time.
+    fn transaction<R>(
+        &mut self,
+        work: impl FnOnce(&WriteTransaction) -> Result<R, Problem>,
+    ) -> Result<R, Problem> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let mut write = database.begin_write()?;
+            write.set_durability(Durability::Immediate)?;
+            let result = work(&write)?;
+            write.commit()?;
+            Ok::<_, Problem>(result)
+        }));
+        let result = done.map_err(|_| Problem("the library gave up on it".into()))??;
+        self.database = Some(database);
+        Ok(result)
     }
 
     fn write(&mut self, records: &[Record], unix: u64) -> Result<(), Problem> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::Immediate)?;
-        {
+        let tombstone = self.tombstone;
+        let prune_now = unix.saturating_sub(self.pruned) >= PRUNE.as_secs();
+        self.transaction(|write| {
             let mut table = write.open_table(RECORDS)?;
             for record in records {
                 let key = record.session().0;
@@ -159,10 +236,56 @@ impl Store {
                 let octets = codec::encode(&entry).map_err(|e| Problem(e.to_string()))?;
                 table.insert(key, octets.as_slice())?;
             }
+            if prune_now {
+                // What cannot be read is kept, and named at the next start.
+                table.retain(|_, octets| {
+                    !codec::decode::<Entry>(octets).is_ok_and(|e| e.is_over(tombstone, unix))
+                })?;
+            }
+            Ok(())
+        })?;
+        if prune_now {
+            self.pruned = unix;
         }
-        write.commit()?;
         Ok(())
     }
+}
+
+fn begin_life(
+    write: &WriteTransaction,
+    tombstone: Duration,
+    unix: u64,
+) -> Result<Recovered, Problem> {
+    let mut recovered = Recovered::default();
+    let mut gateway = write.open_table(GATEWAY)?;
+    let last = gateway.get(EPOCH)?.map_or(0, |epoch| epoch.value());
+    //= spec CXTP-6.1-4
+    recovered.gateway_epoch = GatewayEpoch(last).next();
+    gateway.insert(EPOCH, recovered.gateway_epoch.0)?;
+    let mut records = write.open_table(RECORDS)?;
+    let mut over = Vec::new();
+    for item in records.iter()? {
+        let (key, value) = item?;
+        let entry: Entry = codec::decode(value.value()).map_err(|e| Problem(e.to_string()))?;
+        if entry.record.session().0 != key.value() {
+            return Err(Problem("a record stands under another session's id".into()));
+        }
+        if entry.is_over(tombstone, unix) {
+            over.push(key.value());
+        } else {
+            recovered.records.push(entry.record);
+        }
+    }
+    for key in over {
+        records.remove(key)?;
+    }
+    Ok(recovered)
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    builder
 }
 
 impl Journal for Store {
@@ -188,76 +311,6 @@ impl std::fmt::Display for Problem {
 
 fn damaged(path: &Path, problem: impl std::fmt::Display) -> JournalError {
     JournalError::Damaged { path: path.to_owned(), problem: problem.to_string() }
-}
-
-/// What a [`Scribe`] says of a ticket.
-pub type Written = (u64, Result<(), String>);
-
-/// One write that waits for the disk.
-struct Order {
-    ticket: u64,
-    records: Vec<Record>,
-    unix: u64,
-}
-
-/// The thread that writes the journal.
-pub struct Scribe {
-    orders: Option<SyncSender<Order>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Scribe {
-    /// Starts it; `done` hears of every ticket, in order.
-    ///
-    /// # Errors
-    /// What the system says of a new thread.
-    pub fn start(
-        journal: Box<dyn Journal>,
-        done: impl Fn(Written) + Send + 'static,
-    ) -> io::Result<Self> {
-        let (orders, queue) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || write_all(journal, &queue, &done))?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
-    }
-
-    /// Has records written. `false` if the queue is full or the thread is gone:
-    /// then they are not written.
-    pub fn write(&self, ticket: u64, records: Vec<Record>, unix: u64) -> bool {
-        let order = Order { ticket, records, unix };
-        self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
-    }
-}
-
-impl Drop for Scribe {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write_all(mut journal: Box<dyn Journal>, queue: &Receiver<Order>, done: &dyn Fn(Written)) {
-    loop {
-        let first = match queue.recv_timeout(Duration::from_secs(3600)) {
-            Ok(order) => order,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let mut tickets = vec![first.ticket];
-        let (mut records, mut unix) = (first.records, first.unix);
-        while let Ok(next) = queue.try_recv() {
-            tickets.push(next.ticket);
-            records.extend(next.records);
-            unix = unix.max(next.unix);
-        }
-        let result = journal.append(&records, unix).map_err(|error| error.to_string());
-        for ticket in tickets {
-            done((ticket, result.clone()));
-        }
-    }
 }
 
 #[cfg(test)]

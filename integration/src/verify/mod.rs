@@ -37,13 +37,16 @@ pub(crate) struct Step {
     act: Act,
 }
 
+/// Looks at the repository; says what it found, or what is wrong.
+type Look = Box<dyn FnOnce(&Path) -> Result<String, String>>;
+
 /// What a step does.
 enum Act {
     /// Runs a command and succeeds as it does. Test results in its output are
     /// counted.
     Run(Command),
     /// Looks at something by itself; the error says what is wrong.
-    Look(Box<dyn FnOnce(&Path) -> Result<String, String>>),
+    Look(Look),
     /// Cannot be done here.
     Skip(String),
 }

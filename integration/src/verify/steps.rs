@@ -38,7 +38,7 @@ pub(super) fn all(root: &Path, full: bool) -> Vec<Step> {
                 "--workspace",
                 "--document-private-items",
             ]);
-            doc.env("RUSTDOCFLAGS", "-D warnings");
+            doc.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
             doc
         }),
         run(

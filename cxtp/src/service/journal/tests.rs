@@ -1,11 +1,22 @@
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, Receiver},
+    },
+    time::Duration,
+};
 
 use protocol_spec::{
     id::{GatewayEpoch, SessionEpoch, SessionId},
     status::{Refusal, Status},
 };
 
+use redb::backends::InMemoryBackend;
+
 use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 fn resumed(session: u8, epoch: u64) -> Record {
     Record::Resumed {
@@ -28,12 +39,12 @@ fn moved(session: u8, keep: Duration) -> Record {
 #[test]
 fn the_newest_record_of_a_session_is_found_after_a_restart_and_each_start_is_a_new_life() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, recovered) = Store::open(directory.path(), 100).unwrap();
+    let (mut store, recovered) = Store::open(directory.path(), DAY, 100).unwrap();
     assert_eq!(recovered, Recovered { gateway_epoch: GatewayEpoch(1), records: vec![] });
     store.append(&[resumed(1, 1), resumed(2, 5)], 100).unwrap();
     store.append(&[resumed(1, 2)], 100).unwrap();
     drop(store);
-    let (_, recovered) = Store::open(directory.path(), 100).unwrap();
+    let (_, recovered) = Store::open(directory.path(), DAY, 100).unwrap();
     assert_eq!(recovered.gateway_epoch, GatewayEpoch(2));
     assert_eq!(recovered.records, vec![resumed(1, 2), resumed(2, 5)]);
 }
@@ -41,20 +52,20 @@ fn the_newest_record_of_a_session_is_found_after_a_restart_and_each_start_is_a_n
 #[test]
 fn a_tombstone_is_forgotten_once_its_time_is_over() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), 1000).unwrap();
+    let (mut store, _) = Store::open(directory.path(), DAY, 1000).unwrap();
     store
         .append(&[moved(1, Duration::from_secs(10)), moved(2, Duration::from_secs(99))], 1000)
         .unwrap();
     drop(store);
-    let (_, recovered) = Store::open(directory.path(), 1050).unwrap();
+    let (_, recovered) = Store::open(directory.path(), DAY, 1050).unwrap();
     assert_eq!(recovered.records, vec![moved(2, Duration::from_secs(99))]);
 }
 
 #[test]
 fn a_second_daemon_on_the_same_state_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let _first = Store::open(directory.path(), 0).unwrap();
-    let second = Store::open(directory.path(), 0);
+    let _first = Store::open(directory.path(), DAY, 0).unwrap();
+    let second = Store::open(directory.path(), DAY, 0);
     assert!(matches!(second, Err(JournalError::InUse(_))));
 }
 
@@ -63,7 +74,7 @@ fn a_damaged_journal_is_named_and_not_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal.redb");
     fs::write(&path, b"not a journal").unwrap();
-    let error = Store::open(directory.path(), 0).err().unwrap();
+    let error = Store::open(directory.path(), DAY, 0).err().unwrap();
     assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("journal.redb"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"not a journal");
@@ -74,7 +85,7 @@ fn only_the_owner_can_read_the_journal() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
-    let _store = Store::open(&state, 0).unwrap();
+    let _store = Store::open(&state, DAY, 0).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&state), mode(&state.join("journal.redb"))), (0o700, 0o600));
 }
@@ -125,6 +136,153 @@ fn records_that_wait_share_one_commit_and_a_failure_reaches_each_ticket() {
     assert_eq!(failed, 4 - sizes[0]);
 }
 
+fn aborted(session: u8) -> Record {
+    Record::Aborted {
+        session: SessionId([session; 16]),
+        epoch: SessionEpoch(1),
+        source: "gw-b".parse().unwrap(),
+        owned: None,
+    }
+}
+
+fn sessions(recovered: &Recovered) -> Vec<u8> {
+    recovered.records.iter().map(|record| record.session().0[0]).collect()
+}
+
+#[test]
+fn what_is_gone_is_remembered_for_a_tombstone_and_what_is_open_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |unix| Store::open(directory.path(), DAY, unix).unwrap();
+    let (mut store, _) = open(1000);
+    store.append(&[resumed(1, 1), aborted(2), moved(3, DAY * 9)], 1000).unwrap();
+    drop(store);
+    let (store, recovered) = open(1000 + DAY.as_secs());
+    assert_eq!(sessions(&recovered), [1, 2, 3]);
+    drop(store);
+    let (mut store, recovered) = open(1001 + DAY.as_secs());
+    assert_eq!(sessions(&recovered), [1, 3]);
+    // A daemon that runs on forgets as well, without a restart.
+    store.append(&[aborted(4)], 1001 + DAY.as_secs()).unwrap();
+    store.append(&[resumed(5, 1)], 9 * DAY.as_secs() + 1001).unwrap();
+    drop(store);
+    let (_, recovered) = open(0);
+    assert_eq!(sessions(&recovered), [1, 5]);
+}
+
+#[test]
+fn a_directory_in_which_others_can_write_is_refused_with_the_cure() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let error = Store::open(directory.path(), DAY, 0).err().unwrap().to_string();
+    assert!(error.contains("0777") && error.contains("chmod 700"), "{error}");
+}
+
+#[test]
+fn a_damaged_file_never_panics_and_yields_no_record_that_nobody_wrote() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.redb");
+    let written: Vec<_> = (0..200).map(|session| resumed(session, 1)).collect();
+    let (mut store, _) = Store::open(directory.path(), DAY, 0).unwrap();
+    for record in written.chunks(10) {
+        store.append(record, 0).unwrap();
+    }
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    let open = |octets: &[u8]| {
+        fs::write(&path, octets).unwrap();
+        Store::open(directory.path(), DAY, 0).map(|(_, recovered)| recovered)
+    };
+    let cut = good[..good.len() / 2].to_vec();
+    let inverted = good.iter().map(|octet| octet ^ 0xff).collect();
+    for octets in [cut, inverted, vec![0x55; 8192]] {
+        let error = open(&octets).unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+    }
+    // One octet here and there: it is found, or it meant nothing.
+    for at in (0..good.len()).step_by(good.len() / 97) {
+        let mut octets = good.clone();
+        octets[at] ^= 0x10;
+        match open(&octets) {
+            Ok(recovered) => {
+                assert!(recovered.records.iter().all(|record| written.contains(record)), "{at}");
+            }
+            Err(error) => assert!(matches!(error, JournalError::Damaged { .. }), "{at}: {error}"),
+        }
+    }
+    assert_eq!(open(&good).unwrap().records, written);
+}
+
+/// A disk in memory that is full when the test says so, and counts syncs.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    inner: Arc<Memory>,
+    full: Arc<AtomicBool>,
+    syncs: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Memory(InMemoryBackend);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(InMemoryBackend::new())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.inner.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.0.write(offset, data)
+    }
+}
+
+#[test]
+fn a_disk_that_was_full_is_written_again_once_it_has_room() {
+    let disk = Disk::default();
+    let opened = disk.clone();
+    let (mut store, _) = Store::on_backend(move || opened.clone(), DAY, 0).unwrap();
+    store.append(&[resumed(1, 1)], 0).unwrap();
+    disk.full.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let error = store.append(&[resumed(2, 1)], 0).unwrap_err();
+        assert!(matches!(error, JournalError::Unwritten(_)), "{error}");
+    }
+    disk.full.store(false, Ordering::Relaxed);
+    store.append(&[resumed(3, 1)], 0).unwrap();
+    drop(store);
+    let (_, recovered) = Store::on_backend(move || disk.clone(), DAY, 0).unwrap();
+    let found = sessions(&recovered);
+    assert!(found.contains(&1) && found.contains(&3), "{found:?}");
+}
+
+#[test]
+fn what_is_appended_is_synced_before_it_is_said_to_be() {
+    let disk = Disk::default();
+    let opened = disk.clone();
+    let (mut store, _) = Store::on_backend(move || opened.clone(), DAY, 0).unwrap();
+    for session in 0..5 {
+        let before = disk.syncs.load(Ordering::Relaxed);
+        store.append(&[resumed(session, 1)], 0).unwrap();
+        assert!(disk.syncs.load(Ordering::Relaxed) > before);
+    }
+}
+
 // proves CXTP-10.1-2
 #[test]
 fn nothing_that_the_journal_holds_is_a_key() {
@@ -134,7 +292,7 @@ fn nothing_that_the_journal_holds_is_a_key() {
     let session = SessionId([9; 16]);
     let record = Record::Ended { session, epoch: SessionEpoch(3), lost };
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), 0).unwrap();
+    let (mut store, _) = Store::open(directory.path(), DAY, 0).unwrap();
     store.append(&[record], 0).unwrap();
     drop(store);
     let octets = fs::read(directory.path().join("journal.redb")).unwrap();

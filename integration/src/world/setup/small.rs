@@ -101,6 +101,12 @@ pub fn there_and_back() -> Setup {
     world("one session, there and back", &[0], errands)
 }
 
+/// One session that is asked for twice: its first transfer may have been given up.
+pub fn again() -> Setup {
+    let errands = vec![errand(0, 1, &[0], PREDICTIVE), errand(0, 1, &[0], PREDICTIVE)];
+    world("one session, asked for twice", &[0], errands)
+}
+
 /// One session that goes into a file, which is put to use twice.
 pub fn filed() -> Setup {
     let errands = vec![errand(0, 1, &[0], Way::File)];
