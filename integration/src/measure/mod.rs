@@ -224,6 +224,7 @@ mod tests {
             bytes_per_context: 900,
             ratio_to_bare_stream: 0.25,
             bare_bytes_per_s: 180e6,
+            moved_again: 0,
             pause_us_p50: 1500,
             pause_us_p99: 4000,
             rss_kib_source: 20_480,
