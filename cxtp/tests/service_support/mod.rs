@@ -141,6 +141,14 @@ impl Site {
     /// Starts a new life of the daemon beside the same gateway.
     pub(crate) async fn start_again(&mut self) {
         let config = Config::from_toml(&self.settings, &self.directory).unwrap();
+        // The socket of the life before is closed by a task of its own, which may
+        // come late on a busy machine.
+        within("the address to be free", async {
+            while std::net::UdpSocket::bind(self.address).is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
         let service = service::start(config, Box::new(self.gateway.clone())).await.unwrap();
         self.service = Some(service);
     }
