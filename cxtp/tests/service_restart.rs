@@ -1,4 +1,5 @@
 //! Daemons that end and come again beside gateways that go on.
+#![cfg(feature = "service")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! A daemon that cannot start says what is wrong and what to do; a client that
 //! talks nonsense disturbs nobody.
+#![cfg(feature = "service")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! What operators do with two daemons that run: move, ask, hand out, take in.
+#![cfg(feature = "service")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails the test")]
 
 mod common;
