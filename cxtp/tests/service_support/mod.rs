@@ -144,7 +144,7 @@ impl Site {
         // The socket of the life before is closed by a task of its own, which may
         // come late on a busy machine.
         within("the address to be free", async {
-            while std::net::UdpSocket::bind(self.address).is_err() {
+            while UdpSocket::bind(self.address).is_err() {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         })
