@@ -4,10 +4,12 @@
 //! session up at the first and to pass packets at either. Then call [`run`] in a
 //! test:
 //!
-//! ```no_run
-//! # fn my_harness() -> Box<dyn gateway_plugin::conformance::Harness> { unimplemented!() }
-//! let findings = gateway_plugin::conformance::run(&mut *my_harness());
-//! assert_eq!(findings, Ok(()));
+//! ```
+//! use gateway_plugin::conformance::{Harness, run};
+//!
+//! fn my_gateway_conforms(harness: &mut dyn Harness) {
+//!     assert_eq!(run(harness), Ok(()));
+//! }
 //! ```
 //!
 //! Each check sets up sessions of its own, so one that fails spoils none of the
