@@ -218,6 +218,8 @@ impl SessionShape {
             if_id: None,
             lifetime: Lifetime::default(),
             rekey_in: Some(Duration::from_secs(3600)),
+            seed: None,
+            endpoints: None,
         };
         Some((child, PairKeys { to_gateway: (inbound, to_gateway), to_user: (outbound, to_user) }))
     }
@@ -284,6 +286,7 @@ impl SessionShape {
             expire_in: Some(Duration::from_secs(5 * 3600)),
             configuration: self.configuration.clone(),
             side_effects: SideEffects::default(),
+            native: None,
         })
     }
 }
