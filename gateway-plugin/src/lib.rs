@@ -8,6 +8,7 @@
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod holder;
 pub mod plugin;
 
 pub use plugin::{
