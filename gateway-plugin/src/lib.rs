@@ -10,6 +10,8 @@ pub mod conformance;
 pub mod embedded;
 pub mod holder;
 pub mod plugin;
+#[cfg(feature = "linux")]
+pub mod xfrm;
 
 pub use plugin::{
     Activate, Discard, EventSink, EventSource, Extend, Fault, GatewayEvent, GatewayPlugin, Pause,
