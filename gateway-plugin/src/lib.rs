@@ -9,6 +9,8 @@ pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod holder;
+#[cfg(feature = "linux")]
+pub mod linux;
 pub mod plugin;
 #[cfg(feature = "linux")]
 pub mod xfrm;

@@ -88,7 +88,10 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn snapshot(&mut self, ids: &[SessionId]) -> Vec<(SessionId, Result<Context, Refusal>)> {
+    pub(super) fn snapshot(
+        &mut self,
+        ids: &[SessionId],
+    ) -> Vec<(SessionId, Result<Context, Refusal>)> {
         let tables = self.tables.sas().and_then(|sas| Ok((sas, self.tables.policies()?)));
         let (sas, policies) = match tables {
             Ok(tables) => tables,
@@ -219,9 +222,8 @@ impl Inner {
             reqids.extend(self.tables.sa(name)?.map(|sa| sa.reqid));
         }
         let mut policies = self.tables.policies()?;
-        policies.retain(|policy| {
-            context::reqid(policy).is_some_and(|reqid| reqids.contains(&reqid))
-        });
+        policies
+            .retain(|policy| context::reqid(policy).is_some_and(|reqid| reqids.contains(&reqid)));
         self.tables.remove(names, &policies)
     }
 
@@ -345,7 +347,8 @@ impl Inner {
         let mut counters = self.tables.counters(&ids)?;
         let mut raised = Vec::new();
         for (pair, counters) in pairs.iter().zip(&mut counters) {
-            let from = order.from.iter().find(|(sa, _)| *sa == pair.sa).map_or(0, |(_, from)| *from);
+            let from =
+                order.from.iter().find(|(sa, _)| *sa == pair.sa).map_or(0, |(_, from)| *from);
             if from > counters.sequence + 1 {
                 counters.sequence = from - 1;
                 raised.push((pair.outbound, counters.clone()));
@@ -371,7 +374,10 @@ impl Inner {
             Phase::Staged { grants, .. } if session.epoch == order.epoch => grants.clone(),
             _ => return Err(session.unfit("stage it under this epoch first")),
         };
-        order.finals.check().map_err(|error| Refusal::new(Status::BadContext, error.to_string()))?;
+        order
+            .finals
+            .check()
+            .map_err(|error| Refusal::new(Status::BadContext, error.to_string()))?;
         if order.finals.generation != session.generation {
             let detail = format!("session {id} changed at its source since it was staged");
             return Err(Refusal::new(Status::GenerationChanged, detail));
@@ -416,7 +422,8 @@ impl Inner {
     /// Takes a session out of the daemon and the kernel, silently.
     fn remove(&mut self, id: SessionId) -> Result<(), Refusal> {
         let Paths { pairs, .. } = self.paths(id)?;
-        let names: Vec<SaId> = pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect();
+        let names: Vec<SaId> =
+            pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect();
         self.daemon.forget(id)?;
         if self.daemon.installs_children() {
             // The daemon's answer is silence: the kernel says whether it is done.
@@ -434,7 +441,8 @@ impl Inner {
             }
             let Some(left) = left else { return Ok(()) };
             if self.clock.now() - begun > GONE {
-                let detail = format!("the IKE daemon was told to forget {left}, and it is still there");
+                let detail =
+                    format!("the IKE daemon was told to forget {left}, and it is still there");
                 return Err(Refusal::new(Status::GatewayFault, detail));
             }
             std::thread::park_timeout(Duration::from_millis(1));

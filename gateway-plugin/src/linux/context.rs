@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use protocol_spec::{
     context::{
-        ChildSa, Context, Direction, Endpoints, InboundSa, Lifetime, LifetimeUsed, Load, OutboundSa, Prefix, Selector,
-        UdpEncapsulation,
+        ChildSa, Context, Direction, Endpoints, InboundSa, Lifetime, LifetimeUsed, Load,
+        OutboundSa, Prefix, Selector, UdpEncapsulation,
     },
     id::{Generation, SessionId},
     status::{Refusal, Status},
@@ -269,11 +269,7 @@ pub(crate) fn tables(
     Ok((sas, policies))
 }
 
-fn both(
-    child: &ChildSa,
-    at: Endpoints,
-    grants: &[GrantedRange],
-) -> Result<[KernelSa; 2], Refusal> {
+fn both(child: &ChildSa, at: Endpoints, grants: &[GrantedRange]) -> Result<[KernelSa; 2], Refusal> {
     let id = |destination: IpAddr, spi| SaId {
         destination,
         spi,

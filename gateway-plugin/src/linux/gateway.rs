@@ -201,7 +201,8 @@ impl Inner {
 
     fn drain(&mut self) {
         let now = self.clock.now();
-        let over = |session: &&Session| matches!(session.phase, Phase::Released { until } if until <= now);
+        let over =
+            |session: &&Session| matches!(session.phase, Phase::Released { until } if until <= now);
         let over: Vec<SessionId> = self.sessions.values().filter(over).map(|s| s.id).collect();
         for id in over {
             match self.steer.forget(id) {
@@ -265,10 +266,11 @@ impl Inner {
 
     /// A session's SAs and packets as they are now.
     pub(super) fn look(&mut self, id: SessionId) -> Result<Paths, Refusal> {
-        let context = self.snapshot(&[id]).into_iter().next().map_or_else(
-            || Err(no_session(id)),
-            |(_, context)| context,
-        )?;
+        let context = self
+            .snapshot(&[id])
+            .into_iter()
+            .next()
+            .map_or_else(|| Err(no_session(id)), |(_, context)| context)?;
         let mut sas = Vec::new();
         for name in context::names(&context)? {
             sas.extend(self.tables.sa(&name)?);

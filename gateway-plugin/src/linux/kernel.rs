@@ -6,7 +6,11 @@ use super::ground::Tables;
 use crate::xfrm::{Counters, Kernel, KernelPolicy, KernelSa, SaId, XfrmError};
 
 fn refusal(error: XfrmError) -> Refusal {
-    let status = if error.is_taken() { Status::SpiCollision } else { Status::GatewayFault };
+    let status = if matches!(error, XfrmError::Exists(_)) {
+        Status::SpiCollision
+    } else {
+        Status::GatewayFault
+    };
     Refusal::new(status, error.to_string())
 }
 
@@ -16,7 +20,7 @@ fn all<T>(results: Vec<Result<T, XfrmError>>) -> Result<Vec<T>, Refusal> {
 
 impl Tables for Kernel {
     fn sas(&mut self) -> Result<Vec<KernelSa>, Refusal> {
-        Kernel::sas(self).map(|listing| listing.found).map_err(refusal)
+        Kernel::sas(self).map(|listing| listing.entries).map_err(refusal)
     }
 
     fn sa(&mut self, id: &SaId) -> Result<Option<KernelSa>, Refusal> {
@@ -24,7 +28,7 @@ impl Tables for Kernel {
     }
 
     fn policies(&mut self) -> Result<Vec<KernelPolicy>, Refusal> {
-        Kernel::policies(self).map(|listing| listing.found).map_err(refusal)
+        Kernel::policies(self).map(|listing| listing.entries).map_err(refusal)
     }
 
     fn counters(&mut self, sas: &[SaId]) -> Result<Vec<Counters>, Refusal> {
@@ -37,8 +41,12 @@ impl Tables for Kernel {
 
     fn install(&mut self, sas: &[KernelSa], policies: &[KernelPolicy]) -> Result<(), Refusal> {
         let results = Kernel::install(self, sas);
-        let installed: Vec<SaId> =
-            sas.iter().zip(&results).filter(|(_, done)| done.is_ok()).map(|(sa, _)| sa.id).collect();
+        let installed: Vec<SaId> = sas
+            .iter()
+            .zip(&results)
+            .filter(|(_, done)| done.is_ok())
+            .map(|(sa, _)| sa.id)
+            .collect();
         let outcome = all(results).and_then(|_| {
             let results = self.install_policies(policies);
             let installed: Vec<KernelPolicy> = policies
@@ -56,6 +64,10 @@ impl Tables for Kernel {
         let policies = self.remove_policies(policies);
         let sas = Kernel::remove(self, sas);
         let failed = policies.into_iter().chain(sas).filter_map(Result::err);
-        failed.filter(|error| !error.is_absent()).map(refusal).next().map_or(Ok(()), Err)
+        failed
+            .filter(|error| !matches!(error, XfrmError::Missing(_)))
+            .map(refusal)
+            .next()
+            .map_or(Ok(()), Err)
     }
 }

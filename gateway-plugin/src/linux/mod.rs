@@ -29,6 +29,7 @@ mod context;
 mod daemon;
 mod gateway;
 mod ground;
+mod kernel;
 mod pair;
 mod session;
 

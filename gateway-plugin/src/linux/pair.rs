@@ -62,7 +62,10 @@ impl Pair {
     fn base(&self, grants: &[GrantedRange]) -> Result<u64, Refusal> {
         let grant = grants.iter().find(|grant| grant.sa == self.sa).filter(|grant| grant.base > 0);
         grant.map(|grant| grant.base).ok_or_else(|| {
-            Refusal::new(Status::BadContext, format!("no numbers were granted for {}", self.outbound))
+            Refusal::new(
+                Status::BadContext,
+                format!("no numbers were granted for {}", self.outbound),
+            )
         })
     }
 
@@ -128,7 +131,8 @@ pub(crate) fn resized(window: &ReplayWindow, size: u32) -> ReplayWindow {
                 .is_some_and(|word| word >> (back % 32) & 1 == 1);
         // Numbers start at 1: below that there is nothing to receive.
         let exists = u64::from(back) < window.highest;
-        if (seen || !known) && exists
+        if (seen || !known)
+            && exists
             && let Some(word) = other.bitmap.get_mut((back / 32) as usize)
         {
             *word |= 1 << (back % 32);
@@ -166,6 +170,9 @@ mod tests {
 
     #[test]
     fn without_a_check_there_is_nothing_to_carry() {
-        assert_eq!(resized(&window(32, 9, &[0]), 0), ReplayWindow { size: 0, highest: 9, bitmap: vec![] });
+        assert_eq!(
+            resized(&window(32, 9, &[0]), 0),
+            ReplayWindow { size: 0, highest: 9, bitmap: vec![] }
+        );
     }
 }
