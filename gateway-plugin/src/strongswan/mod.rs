@@ -1,0 +1,3 @@
+//! strongSwan's IKE daemon, charon, unmodified.
+
+pub mod vici;
