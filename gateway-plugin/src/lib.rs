@@ -8,6 +8,8 @@
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "linux")]
+pub mod ike;
 pub mod plugin;
 
 pub use plugin::{
