@@ -203,6 +203,9 @@ pub(super) struct ConfigArgs {
     /// Socket of its embedded gateway (cxtp-gateway)
     #[arg(long, value_name = "PATH")]
     pub(super) gateway_socket: PathBuf,
+    /// What kind of gateway listens there
+    #[arg(long, value_name = "KIND", value_parser = ["embedded", "linux"], default_value = "embedded")]
+    pub(super) gateway_kind: String,
     /// A gateway that it moves sessions to and from; may be repeated
     #[arg(long = "peer", value_name = "NAME=HOST:PORT", value_parser = peer)]
     pub(super) peers: Vec<(Name, String)>,
