@@ -1,0 +1,9 @@
+//! strongSwan's charon, unmodified, as the IKE daemon of a Linux gateway.
+//!
+//! charon's `ha` plugin is meant for two nodes that keep one another informed.
+//! Here the other node is we: [`ha`] speaks its messages, [`tracker`] makes
+//! sessions of what it tells and messages of the sessions that come from
+//! elsewhere.
+
+pub mod ha;
+pub mod tracker;
