@@ -25,12 +25,11 @@ use super::{
     config::GatewayConfig,
     counters::{Counters, Tallies},
     datapath::{self, Errand},
-    random,
     session::{Body, Phase, Session},
     table::{Routes, Sharded, lock},
 };
 use crate::{
-    holder::clock::Clock,
+    holder::{clock::Clock, random},
     plugin::{EventSink, GatewayEvent},
 };
 

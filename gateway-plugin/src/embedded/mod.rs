@@ -38,7 +38,6 @@ mod datapath;
 pub mod esp;
 mod gateway;
 mod packet;
-mod random;
 mod remote;
 mod session;
 mod table;

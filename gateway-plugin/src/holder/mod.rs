@@ -7,6 +7,8 @@
 pub(crate) mod call;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod program;
+pub(crate) mod random;
 pub(crate) mod server;
 
 use std::time::Duration;
