@@ -9,6 +9,8 @@ pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod plugin;
+#[cfg(feature = "linux")]
+pub mod steering;
 
 pub use plugin::{
     Activate, Discard, EventSink, EventSource, Extend, Fault, GatewayEvent, GatewayPlugin, Pause,
