@@ -15,6 +15,8 @@ pub mod ike;
 pub mod linux;
 pub mod plugin;
 #[cfg(feature = "linux")]
+pub mod steering;
+#[cfg(feature = "linux")]
 pub mod strongswan;
 #[cfg(feature = "linux")]
 pub mod xfrm;
