@@ -398,4 +398,6 @@ fn seconds(s: &Section, key: &str) -> Result<Option<Duration>, AnswerError> {
 }
 
 #[cfg(test)]
+pub(in crate::strongswan) mod samples;
+#[cfg(test)]
 mod tests;
