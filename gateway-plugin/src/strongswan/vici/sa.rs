@@ -59,6 +59,8 @@ pub enum ChildState {
     Rekeyed,
     /// A Delete was sent.
     Deleting,
+    /// Deleted; charon keeps its inbound SA for some seconds more.
+    Deleted,
     /// Every other state, by charon's name: nothing passes through it.
     Other(String),
 }
@@ -70,6 +72,7 @@ impl ChildState {
             "REKEYING" => Self::Rekeying,
             "REKEYED" => Self::Rekeyed,
             "DELETING" => Self::Deleting,
+            "DELETED" => Self::Deleted,
             _ => Self::Other(name),
         }
     }
@@ -280,6 +283,14 @@ impl IkeSaInfo {
         self.state == IkeState::Established
             && self.tasks.active.is_empty()
             && self.tasks.passive.is_empty()
+    }
+
+    /// The Child SAs that are in use: neither on their way up nor replaced or
+    /// deleted.
+    pub fn live_children(&self) -> impl Iterator<Item = &ChildSaInfo> {
+        let live =
+            |c: &&ChildSaInfo| matches!(c.state, ChildState::Installed | ChildState::Rekeying);
+        self.children.iter().filter(live)
     }
 
     /// Whether the `ha` plugin put it in and it is not activated.
