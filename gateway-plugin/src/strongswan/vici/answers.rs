@@ -63,7 +63,7 @@ impl Stats {
 
 /// A configured connection, from `list-conns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Connection {
+pub struct ConnectionInfo {
     /// Its name.
     pub name: String,
     /// Addresses or names at which we answer; `%any` for all.
@@ -106,7 +106,7 @@ pub struct ConnectionChild {
     pub remote_selectors: Vec<String>,
 }
 
-impl Connection {
+impl ConnectionInfo {
     /// Reads the section under the connection's name.
     ///
     /// # Errors

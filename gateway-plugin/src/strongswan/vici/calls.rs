@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol_spec::key::KeyMaterial;
 
 use super::{
-    answers::{Algorithms, Connection, Pool, Stats, Version},
+    answers::{Algorithms, ConnectionInfo, Pool, Stats, Version},
     client::Client,
     error::{AnswerError, ViciError},
     sa::IkeSaInfo,
@@ -84,8 +84,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`ViciError`].
-    pub fn list_conns(&mut self, timeout: Duration) -> Result<Vec<Connection>, ViciError> {
-        self.list("list-conns", "list-conn", Section::new(), timeout, Connection::read)
+    pub fn list_conns(&mut self, timeout: Duration) -> Result<Vec<ConnectionInfo>, ViciError> {
+        self.list("list-conns", "list-conn", Section::new(), timeout, ConnectionInfo::read)
     }
 
     fn list<T>(

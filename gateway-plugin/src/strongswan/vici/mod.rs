@@ -19,11 +19,13 @@ pub mod codec;
 mod connection;
 pub mod error;
 pub mod events;
+#[cfg(test)]
+mod fake;
 pub mod names;
 pub mod sa;
 pub mod section;
 
-pub use answers::{Algorithms, Connection, Lease, Pool, Stats, Version};
+pub use answers::{Algorithms, ConnectionInfo, Lease, Pool, Stats, Version};
 pub use calls::Which;
 pub use client::Client;
 pub use error::{AnswerError, ViciError};

@@ -59,6 +59,8 @@ pub enum ChildState {
     Rekeyed,
     /// A Delete was sent.
     Deleting,
+    /// Deleted; charon keeps its inbound SA for some seconds more.
+    Deleted,
     /// Every other state, by charon's name: nothing passes through it.
     Other(String),
 }
@@ -70,6 +72,7 @@ impl ChildState {
             "REKEYING" => Self::Rekeying,
             "REKEYED" => Self::Rekeyed,
             "DELETING" => Self::Deleting,
+            "DELETED" => Self::Deleted,
             _ => Self::Other(name),
         }
     }
@@ -282,6 +285,14 @@ impl IkeSaInfo {
             && self.tasks.passive.is_empty()
     }
 
+    /// The Child SAs that are in use: neither on their way up nor replaced or
+    /// deleted.
+    pub fn live_children(&self) -> impl Iterator<Item = &ChildSaInfo> {
+        let live =
+            |c: &&ChildSaInfo| matches!(c.state, ChildState::Installed | ChildState::Rekeying);
+        self.children.iter().filter(live)
+    }
+
     /// Whether the `ha` plugin put it in and it is not activated.
     pub fn is_passive(&self) -> bool {
         self.state == IkeState::Passive
@@ -397,5 +408,7 @@ fn seconds(s: &Section, key: &str) -> Result<Option<Duration>, AnswerError> {
     Ok(seconds.map(|n| Duration::from_secs(u64::try_from(n).unwrap_or(0))))
 }
 
+#[cfg(test)]
+pub(in crate::strongswan) mod samples;
 #[cfg(test)]
 mod tests;
