@@ -18,6 +18,8 @@ mod association;
 pub mod crypt;
 mod error;
 pub mod exchange;
+#[cfg(test)]
+mod golden;
 pub mod keys;
 pub mod message;
 pub mod notify;
