@@ -23,6 +23,7 @@ mod golden;
 pub mod keys;
 pub mod message;
 pub mod notify;
+mod packet;
 pub mod port;
 pub mod tap;
 
