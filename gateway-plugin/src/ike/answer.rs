@@ -129,10 +129,11 @@ impl Responder {
             _ => return Ok(Answer::Ignore),
         };
         let Header { exchange, message_id, .. } = message.header;
-        if exchange == INFORMATIONAL && message_id == 0 {
-            if let Some(offer) = offered(&message.payloads) {
-                return self.synchronise(association, offer, iv);
-            }
+        if exchange == INFORMATIONAL
+            && message_id == 0
+            && let Some(offer) = offered(&message.payloads)
+        {
+            return self.synchronise(association, offer, iv);
         }
         if message_id.checked_add(1) == Some(self.next) {
             return Ok(match &self.last {

@@ -18,9 +18,12 @@ mod association;
 pub mod crypt;
 mod error;
 pub mod exchange;
+#[cfg(test)]
+mod golden;
 pub mod keys;
 pub mod message;
 pub mod notify;
+mod packet;
 pub mod port;
 pub mod tap;
 
