@@ -1,0 +1,169 @@
+//! A source with many embedded sessions, and targets that are slow.
+
+mod gateway;
+mod reader;
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use cxtp::service::{
+    self, Service,
+    api::{Mode, Request, Status, Summary},
+    client::ControlClient,
+    config::Config,
+};
+use protocol_spec::id::SessionId;
+
+pub(crate) use self::{
+    gateway::{Flight, Gate, SlowGateway},
+    reader::Reader,
+};
+use crate::{
+    common::{PATIENCE, Pki, until, within},
+    service_support::{free_address, settings},
+};
+
+/// How long many sessions may take to move on a small machine.
+pub(crate) const LONG: Duration = Duration::from_secs(90);
+
+/// A daemon in this process beside an embedded gateway.
+pub(crate) struct Node {
+    pub(crate) gateway: SlowGateway,
+    pub(crate) address: SocketAddr,
+    control: PathBuf,
+    service: Service,
+}
+
+impl Node {
+    /// Starts one with these peers, each a name and perhaps an address.
+    pub(crate) async fn start(
+        name: &str,
+        address: SocketAddr,
+        peers: &[(&str, Option<SocketAddr>)],
+        gateway: SlowGateway,
+        pki: &Pki,
+        directory: &Path,
+    ) -> Self {
+        pki.write(name, directory);
+        let mut text = settings(name, address);
+        for (peer, address) in peers {
+            text += &format!("[peers.{peer}]\n");
+            text += &address.map_or_else(String::new, |at| format!("address = \"{at}\"\n"));
+        }
+        let config = Config::from_toml(&text, directory).unwrap();
+        let control = config.control_socket.clone();
+        let service = service::start(config, Box::new(gateway.clone())).await.unwrap();
+        Self { gateway, address, control, service }
+    }
+
+    pub(crate) async fn status(&self) -> Status {
+        let answer = within("a status", async {
+            ControlClient::connect(&self.control).await.unwrap().call(&Request::Status).await
+        });
+        serde_json::from_value(answer.await.unwrap()).unwrap()
+    }
+
+    /// Waits until the peer is up and so many sessions are known to be active.
+    pub(crate) async fn is_ready(&self, peer: &str, sessions: usize) {
+        within("the daemon to be ready", async {
+            loop {
+                let status = self.status().await;
+                let known = status.sessions.get("active").copied().unwrap_or(0);
+                if status.peers[peer] == "up" && known >= sessions {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Asks for a transfer, of all sessions with `None`; the summary comes later.
+    pub(crate) fn transfer(
+        &self,
+        sessions: Option<&[SessionId]>,
+        to: &str,
+    ) -> tokio::task::JoinHandle<Summary> {
+        let sessions = sessions.map(|ids| ids.iter().map(ToString::to_string).collect());
+        let request = Request::Transfer { sessions, to: to.to_owned(), mode: Mode::Predictive };
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            let mut client = ControlClient::connect(&control).await.unwrap();
+            let answer = tokio::time::timeout(LONG, client.call(&request)).await;
+            serde_json::from_value(answer.expect("the batch hangs").unwrap()).unwrap()
+        })
+    }
+
+    pub(crate) async fn stop(self) {
+        self.service.stop().await;
+    }
+}
+
+/// Waits until a figure stands still above zero: what could move has moved.
+pub(crate) async fn standstill(what: &str, figure: impl Fn() -> usize) {
+    const STILL: u32 = 100;
+    let (mut last, mut same) = (0, 0);
+    until(what, || {
+        let now = figure();
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+        same >= STILL
+    })
+    .await;
+}
+
+/// Fails unless each of these sessions has exactly one owner.
+pub(crate) fn one_owner_each(all: &[SessionId], owners: [Vec<SessionId>; 2]) {
+    let [first, second] = owners.map(|own| own.into_iter().collect::<HashSet<_>>());
+    for session in all {
+        let owners = [&first, &second].into_iter().filter(|own| own.contains(session)).count();
+        assert_eq!(owners, 1, "owners of {session}");
+    }
+}
+
+/// The most that a figure came to while this was watching.
+pub(crate) struct Peak {
+    begun: usize,
+    most: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+impl Peak {
+    pub(crate) fn watch(figure: impl Fn() -> usize + Send + 'static) -> Self {
+        let begun = figure();
+        let most = Arc::new(AtomicUsize::new(begun));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (seen, stop) = (Arc::clone(&most), Arc::clone(&ended));
+        let watcher = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                seen.fetch_max(figure(), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self { begun, most, ended, watcher: Some(watcher) }
+    }
+
+    /// By how much it grew, at most.
+    pub(crate) fn growth(&self) -> usize {
+        self.most.load(Ordering::Relaxed).saturating_sub(self.begun)
+    }
+}
+
+impl Drop for Peak {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(watcher) = self.watcher.take() {
+            watcher.join().unwrap();
+        }
+    }
+}
