@@ -9,10 +9,11 @@ mod slow_support;
 use std::{alloc::System, sync::Arc};
 
 use cap::Cap;
-use common::{EVE, Hostile, PATIENCE, Pki, until};
+use common::{Capture, EVE, Hostile, Pki, until, within};
 use service_support::free_address;
 use slow_support::{Flight, Node, Peak, Reader, SlowGateway, one_owner_each, standstill};
 use tokio::sync::Mutex;
+use tracing::Level;
 
 /// Counts what is allocated.
 #[global_allocator]
@@ -59,8 +60,8 @@ async fn behind_a_slow_gateway(sessions: u32) -> Held {
     let [at_a, at_b, at_c] = gateways;
     let places = [(); 3].map(|()| free_address());
     let path = directory.path();
-    let ahead = [("gw-b", Some(places[1])), ("gw-c", Some(places[2]))];
-    let back = [("gw-a", Some(places[0]))];
+    let ahead = [("gw-b", places[1]), ("gw-c", places[2])];
+    let back = [("gw-a", places[0])];
     let a = Node::start("gw-a", places[0], &ahead, at_a, &pki, path).await;
     let b = Node::start("gw-b", places[1], &back, at_b, &pki, path).await;
     let c = Node::start("gw-c", places[2], &back, at_c, &pki, path).await;
@@ -91,7 +92,11 @@ async fn behind_a_slow_gateway(sessions: u32) -> Held {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
     let summary = batch.await.unwrap();
-    assert_eq!((summary.moved, summary.refused), ((sessions - REFUSED) as usize, 10), "{summary:?}");
+    assert_eq!(
+        (summary.moved, summary.refused),
+        ((sessions - REFUSED) as usize, 10),
+        "{summary:?}"
+    );
     for failure in &summary.failures {
         assert_eq!(failure.reason.status, "spi-collision", "{failure:?}");
     }
@@ -116,9 +121,7 @@ async fn behind_a_slow_reader(sessions: u32, batches: usize) -> Held {
     let gateway = SlowGateway::start(&flight);
     gateway.meet_nobody(EVE);
     let all = gateway.provision(0..sessions);
-    let place = free_address();
-    let a = Node::start("gw-a", place, &[(EVE, None)], gateway, &pki, directory.path()).await;
-    until("the daemon to listen", || std::net::UdpSocket::bind(place).is_err()).await;
+    let a = Node::alone("gw-a", EVE, gateway, "", &pki, directory.path()).await;
     let paper = pki.paper(&format!("cxtp://gateway/{EVE}"));
     let eve = Hostile::new(&paper, a.address).reading_only(64 << 10);
     let reader = Reader::start(eve.link(EVE).await, &flight);
@@ -163,4 +166,55 @@ async fn many_batches_to_a_peer_that_stops_reading_share_its_bound() {
     let _alone = ALONE.lock().await;
     let held = behind_a_slow_reader(MANY, 20).await;
     assert!(held.contexts <= LANE, "{held:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_never_reads_again_leaves_every_session_with_its_source() {
+    let _alone = ALONE.lock().await;
+    let (directory, pki) = (tempfile::tempdir().unwrap(), Pki::new());
+    let flight = Arc::new(Flight::default());
+    let gateway = SlowGateway::start(&flight);
+    gateway.meet_nobody(EVE);
+    let all = gateway.provision(0..FEW);
+    let a = Node::alone("gw-a", EVE, gateway, "stall_ms = 500", &pki, directory.path()).await;
+    let paper = pki.paper(&format!("cxtp://gateway/{EVE}"));
+    let eve = Hostile::new(&paper, a.address).reading_only(64 << 10);
+    let reader = Reader::start(eve.link(EVE).await, &flight);
+    a.is_ready(EVE, all.len()).await;
+    reader.may_read(false);
+    let summary = a.transfer(None, EVE).await.unwrap();
+    assert_eq!((summary.moved, summary.aborted), (0, FEW as usize), "{summary:?}");
+    for failure in &summary.failures {
+        assert!(!failure.reason.detail.is_empty(), "{failure:?}");
+    }
+    one_owner_each(&all, [a.gateway.active(), reader.taken.active()]);
+    assert_eq!(a.gateway.active().len(), all.len());
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_whose_gateway_hangs_ends_in_time_and_says_so() {
+    let _alone = ALONE.lock().await;
+    let log = Capture::begin();
+    let (directory, pki) = (tempfile::tempdir().unwrap(), Pki::new());
+    let flight = Arc::new(Flight::default());
+    let gateways = [(); 2].map(|()| SlowGateway::start(&flight));
+    gateways[0].meet("gw-a", "gw-b", &gateways[1]);
+    gateways[1].gate.close();
+    let all = gateways[0].provision(0..100);
+    let [at_a, at_b] = gateways;
+    let (places, path) = ([(); 2].map(|()| free_address()), directory.path());
+    let a = Node::start("gw-a", places[0], &[("gw-b", places[1])], at_a, &pki, path).await;
+    let b = Node::start("gw-b", places[1], &[("gw-a", places[0])], at_b, &pki, path).await;
+    a.is_ready("gw-b", all.len()).await;
+    let batch = a.transfer(None, "gw-b");
+    until("the gateway to hang", || b.gateway.gate.holds_one()).await;
+    let hangs = b.gateway.clone();
+    within("the daemon to end", b.stop()).await;
+    assert!(log.has(Level::WARN, &["gateway", "left behind"]), "{}", log.tail());
+    hangs.gate.open();
+    let summary = batch.await.unwrap();
+    assert_eq!(summary.aborted, all.len(), "{summary:?}");
+    one_owner_each(&all, [a.gateway.active(), hangs.active()]);
+    a.stop().await;
 }

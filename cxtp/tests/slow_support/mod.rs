@@ -24,11 +24,11 @@ use cxtp::service::{
 use protocol_spec::id::SessionId;
 
 pub(crate) use self::{
-    gateway::{Flight, Gate, SlowGateway},
+    gateway::{Flight, SlowGateway},
     reader::Reader,
 };
 use crate::{
-    common::{PATIENCE, Pki, until, within},
+    common::{Pki, until, within},
     service_support::{free_address, settings},
 };
 
@@ -44,25 +44,47 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts one with these peers, each a name and perhaps an address.
+    /// Starts one with these peers.
     pub(crate) async fn start(
         name: &str,
         address: SocketAddr,
-        peers: &[(&str, Option<SocketAddr>)],
+        peers: &[(&str, SocketAddr)],
+        gateway: SlowGateway,
+        pki: &Pki,
+        directory: &Path,
+    ) -> Self {
+        let peers = peers.iter().map(|(peer, at)| format!("[peers.{peer}]\naddress = \"{at}\"\n"));
+        let text = settings(name, address) + &peers.collect::<String>();
+        Self::with(name, &text, gateway, pki, directory).await
+    }
+
+    /// Starts one with a peer that dials it, and something more about transport.
+    pub(crate) async fn alone(
+        name: &str,
+        peer: &str,
+        gateway: SlowGateway,
+        transport: &str,
+        pki: &Pki,
+        directory: &Path,
+    ) -> Self {
+        let text = settings(name, free_address());
+        let text = text.replace("[transport]", &format!("[transport]\n{transport}"));
+        let text = format!("{text}[peers.{peer}]\n");
+        Self::with(name, &text, gateway, pki, directory).await
+    }
+
+    async fn with(
+        name: &str,
+        text: &str,
         gateway: SlowGateway,
         pki: &Pki,
         directory: &Path,
     ) -> Self {
         pki.write(name, directory);
-        let mut text = settings(name, address);
-        for (peer, address) in peers {
-            text += &format!("[peers.{peer}]\n");
-            text += &address.map_or_else(String::new, |at| format!("address = \"{at}\"\n"));
-        }
-        let config = Config::from_toml(&text, directory).unwrap();
+        let config = Config::from_toml(text, directory).unwrap();
         let control = config.control_socket.clone();
         let service = service::start(config, Box::new(gateway.clone())).await.unwrap();
-        Self { gateway, address, control, service }
+        Self { gateway, address: service.local_addr(), control, service }
     }
 
     pub(crate) async fn status(&self) -> Status {

@@ -27,7 +27,8 @@ impl Taken {
     /// What it says of a session that it is asked about.
     fn state(&self, session: SessionId, epoch: SessionEpoch) -> CtdrEntry {
         let sessions = self.sessions.lock().unwrap();
-        let nothing = || TargetState::Aborted(Refusal::new(Status::NoTransfer, "never heard of it"));
+        let nothing =
+            || TargetState::Aborted(Refusal::new(Status::NoTransfer, "never heard of it"));
         let state = sessions.get(&session).filter(|(known, _)| *known == epoch);
         let state = state.map_or_else(nothing, |(_, state)| state.clone());
         CtdrEntry { session, epoch, state }
@@ -129,7 +130,8 @@ impl Hear {
                 ctdr(m.batch, entries.collect())
             }
             Message::Query(m) => {
-                let entries = m.transfers.iter().map(|(id, epoch, _)| self.taken.state(*id, *epoch));
+                let entries =
+                    m.transfers.iter().map(|(id, epoch, _)| self.taken.state(*id, *epoch));
                 let entries = entries.collect();
                 Some(Message::QueryAnswer(QueryAnswer { request: m.request, entries }))
             }
