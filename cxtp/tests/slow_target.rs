@@ -1,6 +1,11 @@
 //! A slow target bounds the memory of the source: what is under way does not
 //! depend on how many sessions are to move, and other work goes on.
 #![cfg(feature = "service")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails in a helper fails the test"
+)]
 
 mod common;
 mod service_support;
@@ -9,9 +14,9 @@ mod slow_support;
 use std::{alloc::System, sync::Arc};
 
 use cap::Cap;
-use common::{Capture, EVE, Hostile, Pki, until, within};
+use common::{Capture, EVE, Hostile, Peak, Pki, until, within};
 use service_support::free_address;
-use slow_support::{Flight, Node, Peak, Reader, SlowGateway, one_owner_each, standstill};
+use slow_support::{Flight, Node, Reader, SlowGateway, one_owner_each, standstill};
 use tokio::sync::Mutex;
 use tracing::Level;
 

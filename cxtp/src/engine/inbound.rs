@@ -303,9 +303,11 @@ impl Engine {
     /// was meant: it touches nothing that was staged since.
     pub(super) fn discarded(&mut self, all: Vec<(SessionId, SessionEpoch, Result<(), Refusal>)>) {
         for (id, epoch, result) in all {
+            // It is not there, is newer, or is not staged any more.
             let nothing_to_discard = |refusal: &Refusal| {
+                use Status::{NoTransfer, StaleEpoch, TransferRunning};
                 is_missing(refusal)
-                    || matches!(refusal.status, Status::StaleEpoch | Status::TransferRunning)
+                    || matches!(refusal.status, StaleEpoch | NoTransfer | TransferRunning)
             };
             if result.is_err_and(|refusal| !nothing_to_discard(&refusal)) {
                 let at = self.core.now.monotonic + self.core.config.request_retry;

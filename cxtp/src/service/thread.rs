@@ -51,20 +51,27 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::Sender;
+
     use super::*;
 
     const SOON: Duration = Duration::from_millis(20);
     const LATE: Duration = Duration::from_secs(20);
 
+    /// A thread that ends when the sender is dropped.
+    fn waits(name: &'static str) -> (Sender<()>, Thread) {
+        let (go, wait) = channel();
+        let thread = Thread::start(name, move || assert!(wait.recv().is_err())).unwrap();
+        (go, thread)
+    }
+
     #[test]
     fn a_thread_that_hangs_is_left_behind_and_one_that_ends_is_not() {
-        let (go, wait) = channel::<()>();
-        let mut hangs = Thread::start("hangs", move || drop(wait.recv())).unwrap();
+        let (go, mut hangs) = waits("hangs");
         assert!(!hangs.end(SOON, "nothing is lost"));
         assert!(hangs.end(SOON, "it was said once"));
         drop(go);
-        let (go, wait) = channel::<()>();
-        let mut ends = Thread::start("ends", move || drop(wait.recv())).unwrap();
+        let (go, mut ends) = waits("ends");
         drop(go);
         assert!(ends.end(LATE, "it ends"));
     }

@@ -7,11 +7,6 @@ use std::{
     collections::HashSet,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -149,43 +144,5 @@ pub(crate) fn one_owner_each(all: &[SessionId], owners: [Vec<SessionId>; 2]) {
     for session in all {
         let owners = [&first, &second].into_iter().filter(|own| own.contains(session)).count();
         assert_eq!(owners, 1, "owners of {session}");
-    }
-}
-
-/// The most that a figure came to while this was watching.
-pub(crate) struct Peak {
-    begun: usize,
-    most: Arc<AtomicUsize>,
-    ended: Arc<AtomicBool>,
-    watcher: Option<JoinHandle<()>>,
-}
-
-impl Peak {
-    pub(crate) fn watch(figure: impl Fn() -> usize + Send + 'static) -> Self {
-        let begun = figure();
-        let most = Arc::new(AtomicUsize::new(begun));
-        let ended = Arc::new(AtomicBool::new(false));
-        let (seen, stop) = (Arc::clone(&most), Arc::clone(&ended));
-        let watcher = thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                seen.fetch_max(figure(), Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
-        Self { begun, most, ended, watcher: Some(watcher) }
-    }
-
-    /// By how much it grew, at most.
-    pub(crate) fn growth(&self) -> usize {
-        self.most.load(Ordering::Relaxed).saturating_sub(self.begun)
-    }
-}
-
-impl Drop for Peak {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(watcher) = self.watcher.take() {
-            watcher.join().unwrap();
-        }
     }
 }

@@ -30,65 +30,49 @@ pub(crate) const MAX_ITEMS: usize = 512;
 /// Within a frame nothing may take longer.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The numbers of the calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Call {
+macro_rules! calls {
+    ($($(#[$doc:meta])* $call:ident = $code:literal,)*) => {
+        /// The numbers of the calls.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Call { $($(#[$doc])* $call = $code,)* }
+
+        impl Call {
+            fn from_code(code: u8) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$call),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+calls! {
     Hello = 1,
-    Capabilities,
-    Subscribe,
-    List,
-    Snapshot,
-    Admit,
-    Stage,
-    Pause,
-    Resume,
-    Activate,
-    Release,
-    Discard,
-    Extend,
+    Capabilities = 2,
+    Subscribe = 3,
+    List = 4,
+    Snapshot = 5,
+    Admit = 6,
+    Stage = 7,
+    Pause = 8,
+    Resume = 9,
+    Activate = 10,
+    Release = 11,
+    Discard = 12,
+    Extend = 13,
     Provision = 64,
-    AddChild,
-    RemoveChild,
-    Remove,
-    Counters,
-    SetNeighbour,
-    SetInnerHost,
+    AddChild = 65,
+    RemoveChild = 66,
+    Remove = 67,
+    Counters = 68,
+    SetNeighbour = 69,
+    SetInnerHost = 70,
     /// From the gateway: events, without being asked.
     Event = 128,
     /// From the gateway: it cannot do this call at all; one text.
     Fault = 255,
-}
-
-impl Call {
-    fn from_code(code: u8) -> Option<Self> {
-        use Call::*;
-        let all = [
-            Hello,
-            Capabilities,
-            Subscribe,
-            List,
-            Snapshot,
-            Admit,
-            Stage,
-            Pause,
-            Resume,
-            Activate,
-            Release,
-            Discard,
-            Extend,
-            Provision,
-            AddChild,
-            RemoveChild,
-            Remove,
-            Counters,
-            SetNeighbour,
-            SetInnerHost,
-            Event,
-            Fault,
-        ];
-        all.into_iter().find(|call| *call as u8 == code)
-    }
 }
 
 /// What the gateway says of itself first.
