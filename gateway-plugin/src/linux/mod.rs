@@ -28,10 +28,14 @@ mod acts;
 mod context;
 mod daemon;
 mod gateway;
+mod command;
+mod config;
 mod ground;
 mod kernel;
+mod kernel_only;
 mod pair;
 mod session;
+mod steer;
 
 pub use daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known};
 pub use gateway::LinuxGateway;
