@@ -142,7 +142,8 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
         }
     };
     let steered = Box::new(Steered::new(steering, neighbours));
-    LinuxGateway::start(place, Box::new(kernel), steered, daemon, events).map_err(text)
+    let record = config.socket.with_file_name("sessions.redb");
+    LinuxGateway::start(place, Box::new(kernel), steered, daemon, events, &record).map_err(text)
 }
 
 fn capabilities(kernel: &mut Kernel, config: &Config) -> Result<Capabilities, String> {

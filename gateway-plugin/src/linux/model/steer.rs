@@ -39,7 +39,12 @@ impl Steer for ModelSteer {
         })
     }
 
-    fn limit(&mut self, session: SessionId, flow: &Flow, ends: &[(u32, u64)]) -> Result<(), Refusal> {
+    fn limit(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        ends: &[(u32, u64)],
+    ) -> Result<(), Refusal> {
         call(&self.ground, "limit", |ground| {
             let known = &mut ground.steered(session, flow).ends;
             known.retain(|(spi, _)| ends.iter().all(|(other, _)| other != spi));
