@@ -207,7 +207,7 @@ impl LinuxGateway {
         &self,
         orders: Vec<O>,
         session: impl Fn(&O) -> SessionId,
-        act: impl Fn(&mut Inner, O) -> Result<T, Refusal>,
+        mut act: impl FnMut(&mut Inner, O) -> Result<T, Refusal>,
     ) -> Result<PerSession<T>, Fault> {
         let mut inner = lock(&self.inner);
         let answer = |order| (session(&order), act(&mut inner, order));
@@ -248,7 +248,9 @@ impl GatewayPlugin for LinuxGateway {
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {
-        self.each(orders, |order| order.session, Inner::pause)
+        // Read once for a batch: a gateway may have thousands of SAs.
+        let mut seen = None;
+        self.each(orders, |order| order.session, |inner, order| inner.pause(order, &mut seen))
     }
 
     fn resume(&mut self, orders: Vec<Resume>) -> Result<PerSession<()>, Fault> {
