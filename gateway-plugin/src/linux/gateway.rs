@@ -186,12 +186,26 @@ impl Inner {
                 let status = session.status();
                 self.sessions.insert(id, session);
                 status.into_iter().for_each(|status| self.tell(&GatewayEvent::Up(status)));
+                self.settle(id);
             }
             Some(session) if session.generation != generation => {
                 session.generation = generation;
                 self.tell(&GatewayEvent::Changed { session: id, generation });
+                self.settle(id);
             }
             Some(_) => {}
+        }
+    }
+
+    /// Steers an active session's packets here, as they are now.
+    fn settle(&mut self, id: SessionId) {
+        if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
+            return;
+        }
+        let settled = self.look(id).and_then(|paths| self.steer.settle(id, &paths.flow));
+        if let Err(refusal) = settled {
+            // Half a session: the rest of it is told soon.
+            tracing::debug!(session = %id, %refusal, "not steered yet");
         }
     }
 

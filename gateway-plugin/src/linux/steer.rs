@@ -57,13 +57,17 @@ fn traffic(flow: &Flow) -> Traffic {
 }
 
 impl Steer for Steered {
+    fn settle(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.known(session, &traffic(flow)).map_err(refusal)?;
+        self.steering.arrived(session).map_err(refusal)
+    }
+
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
 
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
-        self.steering.known(session, &traffic(flow)).map_err(refusal)?;
-        self.steering.arrived(session).map_err(refusal)?;
+        self.settle(session, flow)?;
         self.steering.let_go_data(session).map_err(refusal)
     }
 
