@@ -213,7 +213,7 @@ impl Follower {
 }
 
 /// What one message means; `None` for what is not ours.
-fn event(received: Received<'_>, now: u64) -> Result<Option<KernelEvent>, Malformed> {
+pub(super) fn event(received: Received<'_>, now: u64) -> Result<Option<KernelEvent>, Malformed> {
     let payload = received.payload;
     Ok(match received.kind {
         XFRM_MSG_NEWSA => {

@@ -107,7 +107,7 @@ impl Kernel {
 }
 
 /// Every combination of the table.
-fn candidates() -> Vec<(Protocol, ChildTransforms)> {
+pub(super) fn candidates() -> Vec<(Protocol, ChildTransforms)> {
     let bits = |allowed: &'static [u16]| match allowed {
         [_] => &[0],
         several => several,
