@@ -124,7 +124,7 @@ pub(super) fn selector_from(kernel: &KernelSelector) -> Result<SaSelector, &'sta
     let side = |address: &Address, bits, port, mask| -> Result<Selector, &'static str> {
         let address = address_from(kernel.family, address).ok_or("a selector of no IP family")?;
         let ports = port_from(port, mask).ok_or("a port mask that is no range")?;
-        Ok(Selector { prefix: Prefix { address, bits }, ports })
+        Ok::<_, &'static str>(Selector { prefix: Prefix { address, bits }, ports })
     };
     if kernel.user != 0 {
         return Err("a selector by user");
