@@ -106,6 +106,7 @@ pub enum KernelEvent {
         /// What made the kernel tell.
         cause: Cause,
         /// The counters. Of a legacy window the size is not told: 32 is shown.
+        /// The packet at hand may not be among octets and packets yet.
         counters: Counters,
     },
     /// A policy was installed.

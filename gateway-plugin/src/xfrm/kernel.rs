@@ -68,8 +68,8 @@ impl Kernel {
     /// One SA, or `None` if there is none of this name.
     ///
     /// # Errors
-    /// [`XfrmError::CannotHold`] for one that is no more than reserved or cannot
-    /// be carried; others as usual.
+    /// [`XfrmError::Foreign`] for one that is no more than reserved or cannot be
+    /// carried; others as usual.
     pub fn sa(&mut self, id: &SaId) -> Result<Option<KernelSa>, XfrmError> {
         let now = wall_seconds();
         let mut found = None;
@@ -83,10 +83,10 @@ impl Kernel {
             Err(other) => Err(other),
             Ok(()) => match found {
                 Some(Ok(sa)) => Ok(Some(sa)),
-                Some(Err(NotOurs::Foreign(foreign))) => Err(XfrmError::CannotHold(format!(
-                    "{id} as an SA to carry: {}",
-                    foreign.reason
-                ))),
+                Some(Err(NotOurs::Foreign(foreign))) => {
+                    let text = format!("{id} cannot be carried: {}", foreign.reason);
+                    Err(XfrmError::Foreign(text))
+                }
                 Some(Err(NotOurs::Malformed(error))) => Err(XfrmError::malformed(id, error)),
                 None => Err(XfrmError::malformed(id, Malformed("no SA where it said yes"))),
             },

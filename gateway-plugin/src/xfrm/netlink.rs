@@ -266,7 +266,10 @@ impl NetlinkSocket {
         let mut look = open == 0;
         let mut missing = NetlinkError::Silent(self.patience);
         while open > 0 || look {
-            let wait = if open == 0 { Deadline::after(Duration::ZERO) } else { deadline };
+            // What the kernel had to say it has said: once something was lost,
+            // only what lies in the queue will come.
+            let lost = missing == NetlinkError::Lost;
+            let wait = if open == 0 || lost { Deadline::after(Duration::ZERO) } else { deadline };
             let len = match self.receive(wait) {
                 Ok(Datagram::Octets(len)) => len,
                 Ok(Datagram::Nothing) => break,

@@ -2,6 +2,7 @@
 //! broken octets.
 
 mod broken;
+mod events;
 mod golden;
 mod samples;
 

@@ -34,7 +34,13 @@ fn every_algorithm_comes_back_equal() {
     fresh_namespace();
     let mut kernel = Kernel::open().unwrap();
     let found = kernel.transforms().unwrap();
-    assert_eq!(found.missing(), None);
+    for protocol in [Protocol::Esp, Protocol::Ah] {
+        assert_eq!(found.missing(protocol), None);
+    }
+    let numbers = found.numbers();
+    for one in [(20, 256, 0), (28, 0, 0), (28, 256, 0), (12, 128, 12), (0, 0, 12)] {
+        assert!(numbers.contains(&one), "{one:?} of {numbers:?}");
+    }
     assert_eq!(kernel.sas().unwrap().entries, [], "the probe leaves nothing behind");
     for (protocol, wanted) in [
         (Protocol::Esp, transforms(20, 128, 0)),
@@ -184,6 +190,12 @@ fn refusals_name_the_sa_and_never_its_key() {
     let order = (missing, Counters::new(32));
     assert!(matches!(kernel.set_counters(&[order])[..], [Err(XfrmError::Missing(_))]));
     assert_eq!(kernel.sa(&missing).unwrap(), None);
+    // What is only reserved is there and yet no SA to carry.
+    let larval = plain(0x998);
+    kernel.reserve_spi(&larval.id, larval.source, larval.mode, 1, None).unwrap();
+    let error = kernel.sa(&larval.id).unwrap_err().to_string();
+    assert!(error.contains("cannot be carried: only reserved"), "{error}");
+    kernel.free_spi(&larval.id).unwrap();
     let unmarked = kernel.sas().unwrap().entries.len();
     assert_eq!(unmarked, 2);
 

@@ -51,8 +51,14 @@ fn installing_keeps_up_with_a_bare_loop() {
     let ids: Vec<SaId> = sas.iter().map(|sa| sa.id).collect();
     let ready: Vec<Vec<u8>> = sas.iter().map(|sa| encoded(sa).unwrap().to_vec()).collect();
     let (mut ours, mut batched, mut single) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reads, mut writes) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(timed(|| assert!(kernel.install(&sas).iter().all(Result::is_ok))));
+        let mut counters = Vec::new();
+        reads.push(timed(|| counters = kernel.counters(&ids)));
+        let orders: Vec<_> =
+            ids.iter().copied().zip(counters.into_iter().map(Result::unwrap)).collect();
+        writes.push(timed(|| assert!(kernel.set_counters(&orders).iter().all(Result::is_ok))));
         assert!(kernel.remove(&ids).iter().all(Result::is_ok));
         batched.push(timed(|| bare(&ready, TOGETHER)));
         assert!(kernel.remove(&ids).iter().all(Result::is_ok));
@@ -66,5 +72,6 @@ fn installing_keeps_up_with_a_bare_loop() {
         ours / batched,
         ours / single
     );
+    println!("counters of SAs per second: read {:.0}, set {:.0}", rate(reads), rate(writes));
     assert!(ours / batched >= REACHED, "{:.2} of a bare loop", ours / batched);
 }

@@ -4,7 +4,8 @@
 use std::{fs::File, net::UdpSocket, time::Duration};
 
 use gateway_plugin::xfrm::{
-    Counters, Kernel, KernelPolicy, KernelSa, SaFlags, Template, window::empty,
+    Cause, Counters, Follower, Group, Kernel, KernelEvent, KernelPolicy, KernelSa, SaFlags,
+    Template, window::empty,
 };
 use nix::sched::{CloneFlags, setns};
 use protocol_spec::context::{Mode, Policy, Prefix, Protocol, ReplayWindow, Selector};
@@ -201,6 +202,30 @@ fn the_kernel_takes_our_window_at_its_word() {
         wire.refused(highest - 20);
         wire.accepted(highest - 23);
     }
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP and root: cargo lab runs it"]
+fn packets_make_events() {
+    let mut wire = Wire::new("events");
+    // This thread is in the receiver's namespace now.
+    let mut follower = Follower::of(&[Group::Counters]).unwrap();
+    wire.install(true, empty(64));
+    let edge = 1 << 32;
+    for number in [1, 2, 3, 4, 5, 6] {
+        wire.accepted(number);
+    }
+    crate::events::expect(&mut follower, |event| match event {
+        KernelEvent::Counters { id, cause: Cause::Packets, counters, .. } => {
+            assert_eq!(*id, plain(0xb00).id);
+            assert!((1..edge).contains(&counters.window.highest));
+            // The kernel tells before it has counted the packet at hand.
+            let counted = counters.window.highest - counters.packets;
+            assert!(counted <= 1, "{counters:?}");
+            true
+        }
+        _ => false,
+    });
 }
 
 #[test]

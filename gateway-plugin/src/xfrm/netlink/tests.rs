@@ -102,6 +102,19 @@ fn a_dump_lists_everything_once() {
 }
 
 #[test]
+fn an_answer_that_was_lost_is_said_to_be_lost() {
+    let mut socket = socket();
+    setsockopt(&socket, sockopt::RcvBuf, &4096).unwrap();
+    let messages: Vec<Message> = (0..IN_FLIGHT).map(|_| link(1)).collect();
+    let results = socket.batch(&messages);
+    let lost = results.iter().filter(|result| **result == Err(NetlinkError::Lost)).count();
+    let done = results.iter().filter(|result| result.is_ok()).count();
+    assert!(lost > 0 && done > 0 && lost + done == IN_FLIGHT, "{lost} lost, {done} done");
+    // The socket is as good as new.
+    assert_eq!(socket.request(link(1)), Ok(()));
+}
+
+#[test]
 fn waiting_ends() {
     let mut socket = NetlinkSocket::open(NETLINK_ROUTE, Duration::from_millis(20)).unwrap();
     let mut heard = 0;
