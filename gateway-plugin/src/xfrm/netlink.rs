@@ -121,7 +121,8 @@ impl NetlinkSocket {
     }
 
     /// Sends many requests in as few sends as the queues bear, and gives one
-    /// result for each, in their order.
+    /// result for each, in their order; `Ok` for those that do not ask for one
+    /// ([`ACKNOWLEDGED`]).
     pub fn batch(&mut self, messages: &[Message]) -> Vec<Answered> {
         self.ask_all(messages, |_, _| {})
     }
@@ -150,14 +151,6 @@ impl NetlinkSocket {
             results.extend(self.fly(flight, &mut |i, received| each(start + i, received)));
         }
         results
-    }
-
-    /// Sends messages that the kernel takes as a whole or not at all (an nftables
-    /// batch between its begin and end) in one send. One result for each message
-    /// that carries `NLM_F_ACK`, `Ok` for those without; a refusal of a message
-    /// without `NLM_F_ACK` is its result too.
-    pub fn transaction(&mut self, messages: &[Message]) -> Vec<Answered> {
-        self.fly(messages, &mut |_, _| {})
     }
 
     /// Lists a table: sends a dump request and hands each entry to `each`.
@@ -261,21 +254,17 @@ impl NetlinkSocket {
             messages.iter().map(|message| (!message.wants_ack()).then_some(Ok(()))).collect();
         let deadline = Deadline::after(self.patience);
         let mut open = results.iter().filter(|result| result.is_none()).count();
-        // Messages without acknowledgement are answered only if refused, and
-        // then before `send` returned: one look is enough for them.
-        let mut look = open == 0;
         let mut missing = NetlinkError::Silent(self.patience);
-        while open > 0 || look {
+        while open > 0 {
             // What the kernel had to say it has said: once something was lost,
             // only what lies in the queue will come.
             let lost = missing == NetlinkError::Lost;
-            let wait = if open == 0 || lost { Deadline::after(Duration::ZERO) } else { deadline };
+            let wait = if lost { Deadline::after(Duration::ZERO) } else { deadline };
             let len = match self.receive(wait) {
                 Ok(Datagram::Octets(len)) => len,
                 Ok(Datagram::Nothing) => break,
                 Ok(Datagram::Overflow) => {
                     missing = NetlinkError::Lost;
-                    look = false;
                     continue;
                 }
                 Err(error) => {

@@ -120,8 +120,12 @@ fn waiting_ends() {
     let mut heard = 0;
     assert_eq!(socket.listen(Duration::from_millis(20), |_| heard += 1), Ok(false));
     assert_eq!(heard, 0);
-    // A request whose answer nobody asked the kernel for has a result at once.
-    assert_eq!(socket.transaction(&[Message::new(3, 0)]), [Ok(())]);
+    // A request that asks for no result has one at once, and an answer that comes
+    // later is not taken for another's.
+    let mut quiet = Message::new(RTM_GETLINK, 0);
+    quiet.octets(&[0; INTERFACE]);
+    assert_eq!(socket.request(quiet), Ok(()));
+    assert_eq!(socket.request(link(i32::MAX)).unwrap_err().errno(), Some(Errno::ENODEV));
 }
 
 #[test]
