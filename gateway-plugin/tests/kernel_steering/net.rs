@@ -3,7 +3,7 @@
 //! packets with.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
     process::Command,
@@ -32,53 +32,77 @@ pub(crate) const SOON: Duration = Duration::from_secs(3);
 /// How long to look for a packet that must not come.
 pub(crate) const NEVER: Duration = Duration::from_millis(300);
 
-const TOPOLOGY: &str = r#"
-set -e
-ip -all netns delete
-for n in sw eu eu2 eu3 sg1 sg2 srv; do
-    ip netns add $n
-    ip -n $n link set lo up
-    ip netns exec $n sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
-done
-ip -n sw link add outer type bridge mcast_snooping 0
-ip -n sw link add inner type bridge mcast_snooping 0
-ip -n sw link set outer up
-ip -n sw link set inner up
-port() {  # switch namespace interface mac
-    ip link add $3 netns $2 address $4 type veth peer name $2-$1 netns sw
-    ip -n sw link set $2-$1 master $1 up
-    ip -n $2 link set $3 up
-}
-number=0
-for n in eu eu2 eu3; do
-    number=$((number + 1))
-    port outer $n out 02:00:00:00:0e:0$number
-    ip -n $n addr add 192.0.2.10$number/24 dev out
-    ip -n $n addr add 2001:db8:1::10$number/64 dev out nodad
-    ip -n $n addr add 10.8.0.$number/32 dev lo
-    ip -n $n addr add 2001:db8:8::$number/128 dev lo nodad
-done
-for g in 1 2; do
-    port outer sg$g out 02:00:00:00:01:0$g
-    port inner sg$g in 02:00:00:00:02:0$g
-    ip -n sg$g addr add 192.0.2.$g/24 dev out
-    ip -n sg$g addr add 2001:db8:1::$g/64 dev out nodad
-    ip -n sg$g addr add 10.9.0.$g/24 dev in
-    ip -n sg$g addr add 2001:db8:9::$g/64 dev in nodad
-    ip -n sg$g route add 10.8.0.0/24 via 192.0.2.101
-    ip -n sg$g route add 2001:db8:8::/64 via 2001:db8:1::101
-    ip netns exec sg$g sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-done
-port inner srv in 02:00:00:00:03:09
-ip -n srv addr add 10.9.0.9/24 dev in
-ip -n srv addr add 2001:db8:9::9/64 dev in nodad
-ip -n srv route add 10.8.0.0/24 via 10.9.0.1
-ip -n srv route add 2001:db8:8::/64 via 2001:db8:9::1
-"#;
-
 /// Builds the network anew; what an earlier test left is gone.
 pub(crate) fn build() {
-    sh(TOPOLOGY);
+    let users = [("eu", 1), ("eu2", 2), ("eu3", 3)];
+    let all = ["sw", "eu", "eu2", "eu3", "sg1", "sg2", "srv"];
+    let mut host = String::new();
+    for namespace in all {
+        host += &format!("netns add {namespace}\n");
+    }
+    sh("ip -all netns delete");
+    batch("", &host);
+    // Before any interface is there, so that each one begins with it.
+    for namespace in all {
+        within(namespace, || fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap());
+    }
+
+    let bridge =
+        |name| format!("link add {name} type bridge mcast_snooping 0\nlink set {name} up\n");
+    let mut switch = bridge("outer") + &bridge("inner");
+    let mut port = |network: &str, namespace: &str, interface: &str, mac: &str| {
+        switch += &format!(
+            "link add {namespace}-{network} type veth peer name {interface} address {mac} netns \
+             {namespace}\nlink set {namespace}-{network} master {network} up\n"
+        );
+    };
+    for (namespace, number) in users {
+        port("outer", namespace, "out", &format!("02:00:00:00:0e:0{number}"));
+    }
+    for number in 1..=2 {
+        port("outer", &format!("sg{number}"), "out", &format!("02:00:00:00:01:0{number}"));
+        port("inner", &format!("sg{number}"), "in", &format!("02:00:00:00:02:0{number}"));
+    }
+    port("inner", "srv", "in", "02:00:00:00:03:09");
+    batch("sw", &switch);
+
+    for (namespace, number) in users {
+        let addresses = format!(
+            "link set lo up\nlink set out up\naddr add 192.0.2.10{number}/24 dev out\n\
+             addr add 2001:db8:1::10{number}/64 dev out nodad\n\
+             addr add 10.8.0.{number}/32 dev lo\naddr add 2001:db8:8::{number}/128 dev lo nodad\n"
+        );
+        batch(namespace, &addresses);
+    }
+    for number in 1..=2 {
+        let gateway = format!("sg{number}");
+        let addresses = format!(
+            "link set lo up\nlink set out up\nlink set in up\n\
+             addr add 192.0.2.{number}/24 dev out\n\
+             addr add 2001:db8:1::{number}/64 dev out nodad\naddr add 10.9.0.{number}/24 dev in\n\
+             addr add 2001:db8:9::{number}/64 dev in nodad\n\
+             route add 10.8.0.0/24 via 192.0.2.101\n\
+             route add 2001:db8:8::/64 via 2001:db8:1::101\n"
+        );
+        batch(&gateway, &addresses);
+        within(&gateway, || {
+            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                fs::write(format!("/proc/sys/net/{switch}"), "1").unwrap();
+            }
+        });
+    }
+    batch(
+        "srv",
+        "link set lo up\nlink set in up\naddr add 10.9.0.9/24 dev in\n\
+         addr add 2001:db8:9::9/64 dev in nodad\nroute add 10.8.0.0/24 via 10.9.0.1\n\
+         route add 2001:db8:8::/64 via 2001:db8:9::1\n",
+    );
+}
+
+/// Runs many commands of `ip` in a namespace, or outside of all.
+fn batch(namespace: &str, commands: &str) {
+    let namespace = if namespace.is_empty() { String::new() } else { format!("-n {namespace}") };
+    sh(&format!("ip {namespace} -batch - <<'END'\n{commands}END\n"));
 }
 
 /// Runs a script; it must succeed.
@@ -186,9 +210,9 @@ pub(crate) fn tunnel(gateway: &str, number: u8) {
              1{number} mode tunnel replay-window 32 {aead}\n\
              ip -n {host} xfrm state add src {local} dst {remote} proto esp spi {out} reqid \
              1{number} mode tunnel replay-window 32 {aead}\n\
-             ip -n {host} xfrm policy add src {mine} dst {theirs} dir out {}\n\
-             ip -n {host} xfrm policy add src {theirs} dst {mine} dir in {}\n\
-             ip -n {host} xfrm policy add src {theirs} dst {mine} dir fwd {}\n",
+             ip -n {host} xfrm policy add src {mine} dst {theirs} dir out priority 1000 {}\n\
+             ip -n {host} xfrm policy add src {theirs} dst {mine} dir in priority 1000 {}\n\
+             ip -n {host} xfrm policy add src {theirs} dst {mine} dir fwd priority 1000 {}\n",
             template(local, remote),
             template(remote, local),
             template(remote, local),

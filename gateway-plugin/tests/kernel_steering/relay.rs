@@ -28,6 +28,12 @@ fn outer_packets_reach_the_targets_mac_unopened() {
         source.divert(id(1), &session(1), &neighbour(2)).unwrap();
         source.divert(id(2), &session6(2), &neighbour(2)).unwrap();
     });
+    // The target has the address without telling the network.
+    sh(&format!(
+        "ip netns exec sg2 sysctl -qw net.ipv4.conf.all.arp_ignore=1 \
+         net.ipv4.conf.all.arp_announce=2; \
+         ip -n sg2 addr add {SHARED4}/32 dev lo; ip -n sg2 addr add {SHARED6}/128 dev lo"
+    ));
     let target = Tap::open("sg2");
     let here = raw("sg1", 50, Domain::IPV4);
     here.set_read_timeout(Some(NEVER)).unwrap();
@@ -45,7 +51,9 @@ fn outer_packets_reach_the_targets_mac_unopened() {
         .unwrap();
 
     let relayed = target.frames(6, SOON, |f| {
-        f.to_mac(TARGET) && (f.has(SHARED4) || f.has(SHARED6)) && f.protocol() != Some(58)
+        f.to_mac(TARGET)
+            && (f.has(SHARED4) || f.has(SHARED6))
+            && matches!(f.protocol(), Some(17 | 50))
     });
     let carried: Vec<_> = relayed
         .iter()
@@ -177,7 +185,7 @@ impl Bypass for Policies {
         for prefix in inner {
             let destination = format!("{}/{}", prefix.address, prefix.bits);
             sh_here(&format!(
-                "ip xfrm policy update dst {destination} dir out dev in priority 1 action allow"
+                "ip xfrm policy update dst {destination} dev in dir out priority 1 action allow"
             ))?;
         }
         Ok(())
@@ -186,7 +194,7 @@ impl Bypass for Policies {
     fn revoke(&mut self, _: SessionId, inner: &[Prefix], _: u32) -> Result<(), String> {
         for prefix in inner {
             let destination = format!("{}/{}", prefix.address, prefix.bits);
-            sh_here(&format!("ip xfrm policy delete dst {destination} dir out dev in"))?;
+            sh_here(&format!("ip xfrm policy delete dst {destination} dev in dir out"))?;
         }
         Ok(())
     }
