@@ -2,6 +2,7 @@
 //! from what the gateway's daemon tells its high availability peer.
 
 #![cfg(feature = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "kernel_ike/world.rs"]
 mod world;

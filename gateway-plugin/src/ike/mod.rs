@@ -26,6 +26,7 @@ pub mod notify;
 mod packet;
 pub mod port;
 pub mod random;
+pub mod responder;
 pub mod tap;
 
 pub use association::Association;
