@@ -4,6 +4,10 @@
 #![cfg(feature = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "kernel_ike/port.rs"]
+mod port_and_tap;
+#[path = "kernel_ike/sync.rs"]
+mod sync;
 #[path = "kernel_ike/world.rs"]
 mod world;
 

@@ -23,6 +23,9 @@ pub(crate) const SG1: &str = "ike-sg1";
 pub(crate) const SG2: &str = "ike-sg2";
 const BRIDGE: &str = "ikewan";
 
+/// The key that both daemons share.
+pub(crate) const SECRET: &str = "made-for-this-test";
+
 /// Longest wait for a daemon to do what it is expected to do.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -63,6 +66,20 @@ pub(crate) struct World {
 impl World {
     /// Brings up the wire and both daemons, which are to use this IKE proposal.
     pub(crate) fn start(proposal: &str) -> Self {
+        let mut world = Self::with_user(proposal);
+        world.start_daemon(
+            SG1,
+            "ha",
+            proposal,
+            "local_addrs = 10.0.0.1\n pools = p\n \
+             local { auth = psk\n id = gw.example.org }\n remote { auth = psk }\n \
+             children { net { local_ts = 192.168.7.0/24 } }",
+        );
+        world
+    }
+
+    /// Brings up the wire alone.
+    pub(crate) fn wire() -> Self {
         tear_down();
         ip(&["link", "add", BRIDGE, "type", "bridge"]);
         ip(&["link", "set", BRIDGE, "up"]);
@@ -87,26 +104,21 @@ impl World {
             }
         });
         let folder = tempfile::tempdir().unwrap();
-        let mut world = Self { folder, daemons: Vec::new(), messages: Mutex::new(messages) };
-        for (name, plugin, connection) in [
-            (
-                EU,
-                "",
-                "remote_addrs = 10.0.0.1\n vips = 0.0.0.0\n \
-                 local { auth = psk\n id = eu@example.org }\n \
-                 remote { auth = psk\n id = gw.example.org }\n \
-                 children { net { remote_ts = 192.168.7.0/24 } }",
-            ),
-            (
-                SG1,
-                "ha",
-                "local_addrs = 10.0.0.1\n pools = p\n \
-                 local { auth = psk\n id = gw.example.org }\n remote { auth = psk }\n \
-                 children { net { local_ts = 192.168.7.0/24 } }",
-            ),
-        ] {
-            world.start_daemon(name, plugin, proposal, connection);
-        }
+        Self { folder, daemons: Vec::new(), messages: Mutex::new(messages) }
+    }
+
+    /// Brings up the wire and the end user's daemon alone.
+    pub(crate) fn with_user(proposal: &str) -> Self {
+        let mut world = Self::wire();
+        world.start_daemon(
+            EU,
+            "",
+            proposal,
+            "remote_addrs = 10.0.0.1\n vips = 0.0.0.0\n \
+             local { auth = psk\n id = eu@example.org }\n \
+             remote { auth = psk\n id = gw.example.org }\n \
+             children { net { remote_ts = 192.168.7.0/24 } }",
+        );
         world
     }
 
@@ -142,7 +154,7 @@ impl World {
                 "connections {{ vpn {{ version = 2\n proposals = {proposal}\n {connection} }} }}
 pools {{ p {{ addrs = 10.9.0.0/24 }} }}
 secrets {{ ike-1 {{ id = eu@example.org
-  secret = \"made-for-this-test\" }} }}\n"
+  secret = \"{SECRET}\" }} }}\n"
             ),
         )
         .unwrap();
@@ -181,10 +193,15 @@ secrets {{ ike-1 {{ id = eu@example.org
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Sets the session up and makes SG1's context of it from its daemon's messages.
-    pub(crate) fn establish(&self) -> IkeSa {
+    /// Lets the end user set its session up.
+    pub(crate) fn initiate(&self) {
         let (done, text) = self.swanctl(EU, &["--initiate", "--child", "net"]);
         assert!(done, "no session: {text}\n{}", self.log(EU));
+    }
+
+    /// Sets the session up and makes SG1's context of it from its daemon's messages.
+    pub(crate) fn establish(&self) -> IkeSa {
+        self.initiate();
         let messages = self.messages.lock().unwrap();
         let (mut ike, mut next_receive) = (None, None);
         while ike.is_none() || next_receive.is_none() {
