@@ -43,6 +43,8 @@ use crate::plugin::GatewayEvent;
 const MAX_SUCCESSORS: usize = 4;
 /// Most unknown IKE SAs that are remembered so as to be reported once.
 const MAX_UNKNOWN: usize = 4096;
+/// Most ended IKE SAs that are remembered so as not to be reported as unknown.
+const MAX_ENDED: usize = 1024;
 
 /// How much a tracker takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +125,9 @@ pub struct Tracker {
     owners: HashMap<IkeSpis, SessionId>,
     half_open: VecDeque<IkeNode>,
     unknown: HashSet<IkeSpis>,
+    /// IKE SAs that ended lately: charon still tells Message IDs of one that was
+    /// rekeyed, when the peer's Delete for it comes.
+    ended: VecDeque<IkeSpis>,
     mark: Mark,
 }
 
@@ -239,6 +244,7 @@ impl Tracker {
         self.owners.clear();
         self.half_open.clear();
         self.unknown.clear();
+        self.ended.clear();
         gone.into_keys().map(|session| Notice::Event(GatewayEvent::Down { session })).collect()
     }
 
@@ -365,6 +371,10 @@ impl Tracker {
     fn delete(&mut self, spis: IkeSpis, notices: &mut Vec<Notice>) {
         self.half_open.retain(|node| node.id.spis() != spis);
         self.unknown.remove(&spis);
+        if self.ended.len() == MAX_ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(spis);
         let Some(owner) = self.owners.get(&spis).copied() else { return };
         let Some(session) = self.sessions.get_mut(&owner) else { return };
         if session.ike.id.spis() != spis {
@@ -471,6 +481,9 @@ impl Tracker {
         client: Option<std::net::SocketAddr>,
         notices: &mut Vec<Notice>,
     ) {
+        if self.ended.contains(&ike) {
+            return;
+        }
         if self.unknown.len() >= MAX_UNKNOWN {
             // Rather say one twice than remember without bound.
             self.unknown.clear();

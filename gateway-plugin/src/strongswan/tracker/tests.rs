@@ -227,6 +227,8 @@ fn an_ike_rekey_keeps_the_session_and_its_children() {
     assert_eq!(tracker.handle(update(id(5)), session(2)), []);
     assert_eq!(tracker.handle(child(id(5), 200), session(2)), changed(5));
     assert_eq!(tracker.find(id(1).spis()), None);
+    // The peer's Delete for the old one: no gap.
+    assert_eq!(tracker.handle(mid(id(1), Kind::IkeMidResponder, 6), session(2)), []);
     let told = tracker.describe(session(1)).unwrap();
     assert_eq!(told.ike.spi_initiator, 5);
     assert_eq!((told.ike.next_send, told.ike.next_receive), (0, 0));
