@@ -105,6 +105,39 @@ fn without_systemd_there_is_nothing_to_inherit() {
     assert!(HaSocket::inherit(DEFAULT_CHARON).unwrap().is_none());
 }
 
+/// Runs itself once more, as systemd would run it: with the socket as number 3.
+#[test]
+fn the_socket_that_systemd_holds_is_taken() {
+    const CHARON: &str = "CXTP_TEST_CHARON";
+    if let Ok(charon) = std::env::var(CHARON) {
+        let ours = HaSocket::inherit(charon.parse().unwrap()).unwrap().unwrap();
+        // What came before we were there waits in it.
+        assert!(ours.receive(SOON).unwrap().unwrap().is_ok());
+        ours.send(&[resync()], SOON).unwrap();
+        return;
+    }
+    let (charon, address) = free("127.0.0.1");
+    let (held, at) = free("127.0.0.2");
+    charon.connect(at).unwrap();
+    charon.set_read_timeout(Some(SOON)).unwrap();
+    charon.send(resync().expose()).unwrap();
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0";
+    let name = "strongswan::ha::socket::tests::the_socket_that_systemd_holds_is_taken";
+    let child = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(CHARON, address.to_string())
+        .stdin(std::os::fd::OwnedFd::from(held))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    let mut buffer = [0; 64];
+    let octets = charon.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..octets], resync().expose());
+}
+
 #[test]
 fn the_second_handle_is_the_same_socket() {
     let (ours, charon) = pair();
