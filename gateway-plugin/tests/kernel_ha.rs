@@ -144,6 +144,22 @@ fn a_session_is_followed_and_put_into_another_charon() {
     });
     assert!(!world.swanctl("sg1", &["--list-sas"]).contains("eu@example.org"));
 
+    // Whoever has lost everything learns it anew, and nothing is rekeyed by that.
+    let before = world.keys("sg1");
+    assert_eq!(before.len(), 2, "the other end user's");
+    let segment = Segments::new(16).of(other_ike.remote.ip());
+    follower.reset();
+    timed("learnt anew", || {
+        source.send(&put::relearn(segment, V).expect("messages"), PATIENCE).expect("sent");
+        until("it is whole again", || (follower.describe().len() == 1).then_some(()));
+    });
+    source.settle(PATIENCE).expect("charon reads");
+    let again = follower.describe().remove(0);
+    assert_eq!(again.ike.secrets, other_ike.secrets);
+    assert!(world.swanctl("sg1", &["--list-sas"]).contains("ESTABLISHED"));
+    world.swanctl("eu2", &["--rekey", "--ike", "vpn"]);
+    assert_eq!(world.keys("sg1"), before);
+
     // And the end user goes on with the other gateway.
     world.move_address();
     world.swanctl("eu", &["--rekey", "--child", "net"]);

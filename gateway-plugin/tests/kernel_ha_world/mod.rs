@@ -192,6 +192,11 @@ impl Follower {
         sessions.into_iter().filter_map(|id| tracker.describe(id).ok()).collect()
     }
 
+    /// Forgets all that was heard.
+    pub(crate) fn reset(&self) {
+        self.tracker.lock().unwrap().reset();
+    }
+
     /// Gaps and refusals so far.
     pub(crate) fn refused(&self) -> usize {
         *self.refused.lock().unwrap()

@@ -221,3 +221,13 @@ fn exactly_one_is_activated_through_the_gate() {
     assert_eq!(messages[1].attributes, [Attribute::Segment(gate.segment)]);
     assert_eq!(messages[3].attributes, [Attribute::IkeId(id), remote(ike.remote.ip())]);
 }
+
+#[test]
+fn relearning_happens_while_nothing_is_established() {
+    let messages = read(&relearn(11, Version::V5).unwrap());
+    assert_eq!(
+        kinds(&messages),
+        [Kind::SegmentDrop, Kind::SegmentTake, Kind::Resync, Kind::SegmentDrop]
+    );
+    assert!(messages.iter().all(|m| m.attributes == [Attribute::Segment(11)]));
+}
