@@ -1,3 +1,4 @@
 //! strongSwan's IKE daemon, charon, unmodified.
 
+pub mod checks;
 pub mod vici;
