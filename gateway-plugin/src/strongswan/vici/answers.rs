@@ -296,3 +296,6 @@ impl Algorithms {
         name.is_some_and(|name| self.key_exchange.iter().any(|n| n == name))
     }
 }
+
+#[cfg(test)]
+mod tests;
