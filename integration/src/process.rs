@@ -38,10 +38,13 @@ pub enum Role {
     Control,
     /// One of the two processes of a measurement: a daemon with its gateway inside.
     Measured,
+    /// The kernel of a guest of the lab.
+    Linux,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Gateway, Self::Daemon, Self::Control, Self::Measured];
+    const ALL: [Self; 5] =
+        [Self::Gateway, Self::Daemon, Self::Control, Self::Measured, Self::Linux];
 
     fn word(self) -> &'static str {
         match self {
@@ -49,6 +52,7 @@ impl Role {
             Self::Daemon => "__daemon",
             Self::Control => "__ctl",
             Self::Measured => "__measured",
+            Self::Linux => "__linux",
         }
     }
 
@@ -58,6 +62,7 @@ impl Role {
             Self::Daemon => "cxtpd",
             Self::Control => "cxtpctl",
             Self::Measured => "measured",
+            Self::Linux => "linux",
         }
     }
 
@@ -67,6 +72,7 @@ impl Role {
             Self::Daemon => cxtp::service::daemon_main(args),
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => crate::measure::measured_main(args),
+            Self::Linux => crate::lab::become_kernel(&args),
         }
     }
 }
@@ -114,7 +120,7 @@ impl Program {
         Self(path.into())
     }
 
-    fn command<A: AsRef<OsStr>>(&self, role: Role, args: &[A]) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, role: Role, args: &[A]) -> Command {
         let mut command = Command::new(&self.0);
         command.arg(role.word()).args(args).stdin(Stdio::null());
         command.env(PARENT, std::process::id().to_string());

@@ -1,0 +1,42 @@
+//! Scenarios that run in the guest.
+
+pub mod guest;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+/// A scenario on a kernel of its own.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows.
+    pub shows: &'static str,
+    /// Whether `cargo verify` runs it without `--full`.
+    pub quick: bool,
+    /// Seconds that it may take.
+    pub limit: u64,
+    /// What is built for it: packages whose ignored kernel tests it runs.
+    pub tests_of: &'static [&'static str],
+    /// What runs in the guest, with the programs built for it.
+    #[serde(skip)]
+    pub run: fn(&[PathBuf]) -> Result<Value>,
+}
+
+/// All of them.
+pub const ALL: &[Scenario] = &[Scenario {
+    name: "guest",
+    shows: "the guest boots, has ESP and nftables, and cannot write to the host",
+    quick: true,
+    limit: 30,
+    tests_of: &[],
+    run: guest::run,
+}];
+
+/// The scenario of this name.
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
