@@ -2,13 +2,21 @@
 //! and without anything installed; the others in a guest: user-mode Linux on the
 //! host's own file system, with real strongSwan.
 
+pub mod charon;
 pub mod embedded;
 pub mod guest;
 pub mod host;
 pub mod inside;
 pub mod kernel;
+pub mod logs;
+pub mod net;
+pub mod observer;
 pub mod packages;
+pub mod report;
 pub mod scenarios;
+pub mod tap;
+pub mod traffic;
+pub mod world;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

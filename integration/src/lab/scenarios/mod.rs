@@ -1,6 +1,8 @@
 //! Scenarios that run in the guest.
 
+pub mod baseline;
 pub mod guest;
+pub mod sabotage;
 
 use std::path::PathBuf;
 
@@ -27,14 +29,32 @@ pub struct Scenario {
 }
 
 /// All of them.
-pub const ALL: &[Scenario] = &[Scenario {
-    name: "guest",
-    shows: "the guest boots, has ESP and nftables, and cannot write to the host",
-    quick: true,
-    limit: 30,
-    tests_of: &[],
-    run: guest::run,
-}];
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "guest",
+        shows: "the guest boots, has ESP and nftables, and cannot write to the host",
+        quick: true,
+        limit: 30,
+        tests_of: &[],
+        run: guest::run,
+    },
+    Scenario {
+        name: "strongswan-baseline",
+        shows: "no move: what the lab itself does to traffic, all figures zero",
+        quick: true,
+        limit: 120,
+        tests_of: &[],
+        run: baseline::run,
+    },
+    Scenario {
+        name: "observer-sabotage",
+        shows: "every detector is tripped on purpose",
+        quick: true,
+        limit: 120,
+        tests_of: &[],
+        run: sabotage::scenario,
+    },
+];
 
 /// The scenario of this name.
 pub fn find(name: &str) -> Option<&'static Scenario> {
