@@ -42,6 +42,8 @@ pub struct Job {
     pub scenario: String,
     /// Seconds after which the scenario is ended.
     pub limit: u64,
+    /// Whether logs and captures are kept even if it passes.
+    pub keep: bool,
     /// Whether the kernel is Debian's, whose modules must be loaded.
     pub modules: bool,
     /// Programs that the scenario runs, by paths relative to the folder of ours.
@@ -62,7 +64,7 @@ pub struct Outcome {
 /// # Errors
 /// If it does not boot, does not end in time or leaves no result; the end of its
 /// console is in the error.
-pub fn run(kernel: &Kernel, job: &Job, keep: bool) -> Result<Outcome> {
+pub fn run(kernel: &Kernel, job: &Job) -> Result<Outcome> {
     let program = std::env::current_exe()?;
     let programs = program.parent().context("this program lies in no folder")?;
     let folder = folder(programs, &job.scenario)?;
@@ -75,7 +77,7 @@ pub fn run(kernel: &Kernel, job: &Job, keep: bool) -> Result<Outcome> {
     let answer = answer.with_context(|| format!("no result ({ended}); {}", tail(&console)))?;
     let result: Value = serde_json::from_slice(&answer)
         .with_context(|| format!("the result is no JSON; {}", tail(&console)))?;
-    if result["passed"] == true && !keep {
+    if result["passed"] == true && !job.keep {
         fs::remove_dir_all(&folder)?;
         return Ok(Outcome { result, kept: None });
     }

@@ -137,10 +137,11 @@ fn run(scenario: &Scenario, kernel: &Kernel, programs: Vec<PathBuf>, keep: bool)
     let job = Job {
         scenario: scenario.name.into(),
         limit: scenario.limit,
+        keep,
         modules: !kernel.own,
         programs,
     };
-    match guest::run(kernel, &job, keep) {
+    match guest::run(kernel, &job) {
         Ok(outcome) => {
             let mut result = outcome.result;
             result["scenario"] = scenario.name.into();

@@ -155,12 +155,16 @@ fn job() -> Result<Job> {
 
 /// The child of the first process: runs the scenario and leaves its result.
 pub fn scenario() -> ExitCode {
-    let result = match job().and_then(|job| run(&job)) {
-        Ok(result) => result,
-        Err(error) => json!({ "passed": false, "error": format!("{error:#}") }),
+    let (result, keep) = match job() {
+        Ok(job) => (run(&job), job.keep),
+        Err(error) => (Err(error), true),
     };
+    let result =
+        result.unwrap_or_else(|error| json!({ "passed": false, "error": format!("{error:#}") }));
     let passed = result["passed"] == true;
-    if !passed && let Err(error) = keep_logs() {
+    if (keep || !passed)
+        && let Err(error) = keep_logs()
+    {
         println!("cannot keep the logs: {error:#}");
     }
     let written = serde_json::to_vec_pretty(&result).map_err(anyhow::Error::from);

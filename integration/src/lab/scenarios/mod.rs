@@ -2,6 +2,7 @@
 
 pub mod baseline;
 pub mod guest;
+pub mod kernel_tests;
 pub mod sabotage;
 
 use std::path::PathBuf;
@@ -37,6 +38,14 @@ pub const ALL: &[Scenario] = &[
         limit: 30,
         tests_of: &[],
         run: guest::run,
+    },
+    Scenario {
+        name: "kernel-tests",
+        shows: "our own tests that need a kernel with ESP",
+        quick: true,
+        limit: 400,
+        tests_of: &["gateway-plugin"],
+        run: kernel_tests::run,
     },
     Scenario {
         name: "strongswan-baseline",
