@@ -10,10 +10,7 @@ use std::{
 
 use clap::Parser;
 use nix::sys::signal::SigSet;
-use protocol_spec::{
-    id::SessionId,
-    profile::Capabilities,
-};
+use protocol_spec::{id::SessionId, profile::Capabilities};
 
 use super::{
     LinuxGateway,
@@ -24,7 +21,7 @@ use super::{
     steer::Steered,
 };
 use crate::{
-    holder::{GatewayServer, program},
+    holder::{GatewayServer, program, random},
     steering::{Neighbour, Steering},
     strongswan::{Charon, CharonSettings},
     xfrm::{Follower, Kernel, Transforms},
@@ -112,7 +109,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let place = Place {
         shared,
         own: config.own,
-        capabilities,
+        max_sessions: config.max_sessions,
         drain: config.drain,
         life: life()?,
     };
@@ -121,10 +118,25 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
         Daemon::None => {
             let local = place.shared.iter().chain(&place.own).copied().collect();
             kernel_only::follow(Follower::open().map_err(text)?, sender).map_err(text)?;
-            Box::new(KernelOnly::new(place.capabilities.clone(), local, new_id))
+            Box::new(KernelOnly::new(capabilities, local, new_id))
         }
-        Daemon::Strongswan { vici, ha: (ours, charons), hands_out } => {
-            let settings = CharonSettings { vici, ours, charons, segments: 16, hands_out };
+        Daemon::Strongswan {
+            vici,
+            ha: (ours, charons),
+            hands_out,
+            strongswan_conf,
+            swanctl_conf,
+        } => {
+            let settings = CharonSettings {
+                vici,
+                ours,
+                charons,
+                segments: 16,
+                hands_out,
+                child_transforms: capabilities.child_transforms,
+                strongswan_conf,
+                swanctl_conf,
+            };
             let responses: Arc<dyn LastResponses> = Arc::new(NoResponses);
             Box::new(Charon::start(settings, sender, new_id, responses).map_err(text)?)
         }
@@ -137,7 +149,10 @@ fn capabilities(kernel: &mut Kernel, config: &Config) -> Result<Capabilities, St
     let found: Transforms = kernel.transforms().map_err(|error| error.to_string())?;
     Ok(Capabilities {
         features: FEATURES.iter().copied().collect(),
-        child_transforms: found.into_iter().collect(),
+        child_transforms: found
+            .iter()
+            .map(|(_, t)| (t.encryption, t.key_bits, t.integrity))
+            .collect(),
         ike_transforms: BTreeSet::new(),
         max_replay_window: MAX_WINDOW,
         max_sessions: config.max_sessions,
@@ -155,7 +170,11 @@ fn life() -> Result<[u8; 16], String> {
 }
 
 fn new_id() -> SessionId {
-    SessionId(crate::holder::random())
+    let octets = random::octets().unwrap_or_else(|| {
+        tracing::error!("the operating system has no random numbers: no session can be named");
+        std::process::abort()
+    });
+    SessionId(octets)
 }
 
 struct NoResponses;

@@ -45,6 +45,10 @@ pub(crate) enum Daemon {
         ha: (SocketAddr, SocketAddr),
         /// Addresses that its pools hand out here.
         hands_out: Vec<Prefix>,
+        /// `strongswan.conf`, with what it includes.
+        strongswan_conf: PathBuf,
+        /// `swanctl.conf`, with what it includes.
+        swanctl_conf: PathBuf,
     },
 }
 
@@ -105,6 +109,8 @@ struct RawStrongswan {
     ha_ours: SocketAddr,
     ha_charons: SocketAddr,
     hands_out: Vec<String>,
+    strongswan_conf: PathBuf,
+    swanctl_conf: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +147,8 @@ impl Default for RawStrongswan {
             ha_ours: ([127, 0, 0, 2], 4510).into(),
             ha_charons: ([127, 0, 0, 1], 4510).into(),
             hands_out: Vec::new(),
+            strongswan_conf: "/etc/strongswan.conf".into(),
+            swanctl_conf: "/etc/swanctl/swanctl.conf".into(),
         }
     }
 }
@@ -198,6 +206,8 @@ impl Config {
                     .iter()
                     .map(|text| prefix("strongswan.hands_out", text))
                     .collect::<Result<_, _>>()?,
+                strongswan_conf: raw.strongswan.strongswan_conf,
+                swanctl_conf: raw.strongswan.swanctl_conf,
             },
             other => return Err(wrong("daemon", other, "set it to `strongswan` or `none`")),
         };

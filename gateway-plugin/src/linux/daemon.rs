@@ -130,3 +130,9 @@ pub trait IkeDaemon: Send {
     /// A refusal if it cannot be made sure.
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal>;
 }
+
+/// Who keeps the last response of each IKE SA as it was sent.
+pub trait LastResponses: Send + Sync {
+    /// The octets from the IKE header on, if the response was seen.
+    fn last(&self, spis: (u64, u64)) -> Option<Vec<u8>>;
+}

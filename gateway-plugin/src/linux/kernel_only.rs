@@ -83,7 +83,10 @@ impl KernelOnly {
 ///
 /// # Errors
 /// What the kernel says of the socket or the thread.
-pub(crate) fn follow(mut follower: Follower, events: SyncSender<DaemonEvent>) -> std::io::Result<()> {
+pub(crate) fn follow(
+    mut follower: Follower,
+    events: SyncSender<DaemonEvent>,
+) -> std::io::Result<()> {
     let listen = move || {
         loop {
             match follower.next(LOOK_UP) {

@@ -25,11 +25,11 @@
 //! waits is dropped then.
 
 mod acts;
+mod command;
+mod config;
 mod context;
 mod daemon;
 mod gateway;
-mod command;
-mod config;
 mod ground;
 mod kernel;
 mod kernel_only;
@@ -37,5 +37,7 @@ mod pair;
 mod session;
 mod steer;
 
-pub use daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known};
+pub use command::linux_main;
+pub use daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known, LastResponses};
 pub use gateway::LinuxGateway;
+pub(crate) use kernel_only::FEATURES;

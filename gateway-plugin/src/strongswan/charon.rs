@@ -5,7 +5,7 @@ mod acts;
 mod listen;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -20,13 +20,10 @@ use protocol_spec::{
 };
 
 use super::{
-    ha::{
-        HaSocket, IkeId, IkeSpis, SocketError, Version,
-        segment::{Gate, Segments},
-    },
+    ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version},
     tracker::{Limits, ListedChild, ListedIke, ListedState, Tracker},
     vici::{
-        Client, IkeSaInfo, Subscription, ViciError,
+        Client, IkeSaInfo, Subscription, Version as Named, ViciError,
         sa::{ChildState, IkeState},
     },
 };
@@ -52,6 +49,12 @@ pub struct Settings {
     pub segments: u16,
     /// Addresses that this gateway's pools hand out.
     pub hands_out: Vec<Prefix>,
+    /// What the kernel can do with Child SAs: encryption, key bits, integrity.
+    pub child_transforms: BTreeSet<(u16, u16, u16)>,
+    /// `strongswan.conf`, with what it includes.
+    pub strongswan_conf: PathBuf,
+    /// `swanctl.conf`, with what it includes.
+    pub swanctl_conf: PathBuf,
 }
 
 /// A running charon.
@@ -59,6 +62,8 @@ pub struct Charon {
     settings: Settings,
     vici: Client,
     socket: HaSocket,
+    /// How it calls itself: `charon`, `charon-systemd`.
+    daemon: String,
     version: Version,
     segments: Segments,
     tracker: Arc<Mutex<Tracker>>,
@@ -124,7 +129,7 @@ impl Charon {
         };
         let mut vici = Client::new(&settings.vici);
         let error = |error| CharonError::Vici { path: settings.vici.clone(), error };
-        let release = vici.version(PATIENCE).map_err(error)?.version;
+        let Named { daemon, version: release, .. } = vici.version(PATIENCE).map_err(error)?;
         let version = Version::of_release(&release).ok_or(CharonError::Release(release))?;
         let stats = vici.stats(PATIENCE).map_err(error)?;
         if !stats.plugins.iter().any(|plugin| plugin == "ha") {
@@ -144,6 +149,7 @@ impl Charon {
             settings,
             vici,
             socket,
+            daemon,
             version,
             tracker,
             numbers: HashMap::new(),
@@ -167,10 +173,8 @@ impl Charon {
         let listed: Vec<ListedIke> = sas.iter().map(listed).collect();
         let mut tracker = lock(&self.tracker);
         let notices = tracker.reconcile(mark, &listed);
-        self.numbers = sas
-            .iter()
-            .filter_map(|sa| Some((tracker.find(spis(sa))?, sa.unique_id)))
-            .collect();
+        self.numbers =
+            sas.iter().filter_map(|sa| Some((tracker.find(spis(sa))?, sa.unique_id))).collect();
         drop(tracker);
         let missed = listen::missed(&notices, self.segments);
         for segment in missed {
@@ -236,7 +240,7 @@ fn unsent(error: impl std::fmt::Display) -> Refusal {
 }
 
 fn spis(sa: &IkeSaInfo) -> IkeSpis {
-    IkeSpis { initiator: sa.spi_initiator, responder: sa.spi_responder }
+    (sa.spi_initiator, sa.spi_responder)
 }
 
 fn listed(sa: &IkeSaInfo) -> ListedIke {
@@ -248,7 +252,7 @@ fn listed(sa: &IkeSaInfo) -> ListedIke {
             installed: match &child.state {
                 ChildState::Installed | ChildState::Rekeying => true,
                 ChildState::Other(name) => name == "UPDATING",
-                ChildState::Rekeyed | ChildState::Deleting => false,
+                ChildState::Rekeyed | ChildState::Deleting | ChildState::Deleted => false,
             },
         })
     });

@@ -1,6 +1,11 @@
 //! What a gateway asks of charon.
 
-use std::{collections::BTreeSet, net::{IpAddr, SocketAddr}, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use protocol_spec::{
     context::{Context, IkeSa, SideEffects},
@@ -17,7 +22,10 @@ use crate::{
     strongswan::{
         checks,
         ha::put,
-        vici::{IkeSaInfo, sa::{ChildState, IkeState}},
+        vici::{
+            IkeSaInfo,
+            sa::{ChildState, IkeState},
+        },
     },
     xfrm::KernelSa,
 };
@@ -58,14 +66,20 @@ impl Charon {
         }
     }
 
-    fn put(&mut self, context: &Context, ike: &IkeSa, local: Option<IpAddr>) -> Result<(), Refusal> {
+    fn put(
+        &mut self,
+        context: &Context,
+        ike: &IkeSa,
+        local: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
         let local = local.map(|address| SocketAddr::new(address, ike.local.port()));
         let messages = put::ike_messages(context, local, self.version).map_err(unsent)?;
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         let id = context.session;
         let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
         if !sa.is_passive() {
-            let detail = format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
+            let detail =
+                format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
             return Err(Refusal::new(Status::GatewayFault, detail));
         }
         for child in &context.children {
@@ -86,21 +100,31 @@ impl Charon {
         self.socket.send([&park.map_err(unsent)?], PATIENCE).map_err(unsent)
     }
 
-    fn side_effects(&mut self, configuration: &str) -> Result<SideEffects, Refusal> {
-        let connections = self.vici.list_conns(PATIENCE).map_err(unanswered)?;
-        Ok(checks::side_effects(&connections, configuration))
+    /// What charon does for a session of this connection beside IKE and ESP.
+    fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
+        let stats = self.vici.stats(PATIENCE).map_err(unanswered)?;
+        let read = |path: &Path| {
+            checks::Settings::read(path).map_err(|error| {
+                Refusal::new(Status::GatewayFault, format!("charon's settings: {error}"))
+            })
+        };
+        let strongswan = read(&self.settings.strongswan_conf)?;
+        let swanctl = read(&self.settings.swanctl_conf)?;
+        Ok(checks::side_effects(&stats, &self.daemon, &strongswan, &swanctl, connection))
     }
 }
 
 impl IkeDaemon for Charon {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
-        let unreachable = |error| Fault::Unreachable(format!("charon: {error}"));
-        let algorithms = self.vici.algorithms(PATIENCE).map_err(unreachable)?;
+        self.vici
+            .version(PATIENCE)
+            .map_err(|error| Fault::Unreachable(format!("charon: {error}")))?;
         let features: FeatureSet = FEATURES.iter().chain(OWN_FEATURES).copied().collect();
         Ok(Capabilities {
             features,
-            child_transforms: BTreeSet::new(),
-            ike_transforms: checks::ike_transforms(&algorithms),
+            child_transforms: self.settings.child_transforms.clone(),
+            // charon's own check is finer than a list of combinations.
+            ike_transforms: BTreeSet::new(),
             max_replay_window: 4096,
             max_sessions: u64::MAX,
         })
@@ -138,14 +162,13 @@ impl IkeDaemon for Charon {
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let connections = self.vici.list_conns(PATIENCE).map_err(unanswered)?;
-        let algorithms = self.vici.algorithms(PATIENCE).map_err(unanswered)?;
-        checks::admit(profile, &connections, &algorithms, &self.settings.hands_out)?;
+        let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
+        facts.admit(profile, &[])?;
         let Some((initiator, responder)) = profile.ike_spis else {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
         };
-        let spis = super::IkeSpis { initiator, responder };
+        let spis = (initiator, responder);
         match lock(&self.tracker).find(spis) {
             Some(owner) if owner != profile.session => {
                 let detail = format!("session {owner} here has the same IKE SPIs");

@@ -19,7 +19,7 @@ use crate::{
     linux::{DaemonEvent, Known},
     plugin::GatewayEvent,
     strongswan::{
-        ha::{HaSocket, segment::Segments},
+        ha::{HaSocket, Segments},
         tracker::{Notice, Tracker},
         vici::{Event, Subscription},
     },
@@ -106,7 +106,7 @@ fn hear(
     while !stopping.load(Ordering::Acquire) {
         match socket.receive(LOOK_UP) {
             Ok(None) => out.catch_up(),
-            Ok(Some(Ok(message))) => {
+            Ok(Some(Ok((_, message)))) => {
                 let notices = lock(tracker).handle(message, new_id());
                 notices.iter().filter_map(told).for_each(|event| out.put(event));
             }

@@ -164,13 +164,14 @@ impl ConnectionChild {
     }
 }
 
-/// A pool from which charon hands out virtual IPs, from `get-pools`.
+/// A pool from which charon hands out virtual IPs, from `get-pools`. Pools of
+/// other plugins (`dhcp`, `attr-sql`) and those of `ha.pools` are not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Its first address; of one given as a prefix, the prefix's own address,
-    /// which is not handed out.
+    /// Its first address; in some versions (5.9.8) of a pool given as a prefix the
+    /// prefix's own address, which is not handed out.
     pub base: IpAddr,
     /// How many addresses it hands out.
     pub size: u64,
@@ -197,6 +198,20 @@ impl Pool {
     pub(super) fn read_all(answer: &Section) -> Result<Vec<Self>, AnswerError> {
         let pools = answer.sections();
         pools.map(|(name, s)| Self::read(name, s).map_err(|e| e.within(name))).collect()
+    }
+
+    /// Whether it may hand out this address. A pool that may have been given as a
+    /// prefix claims all of it.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        let (base, address) = match (self.base, address) {
+            (IpAddr::V4(base), IpAddr::V4(a)) => (u128::from(base.to_bits()), a.to_bits().into()),
+            (IpAddr::V6(base), IpAddr::V6(a)) => (base.to_bits(), a.to_bits()),
+            _ => return false,
+        };
+        let size = u128::from(self.size);
+        let prefix = size + 2;
+        let claimed = if prefix.is_power_of_two() && base % prefix == 0 { prefix } else { size };
+        address.checked_sub(base).is_some_and(|offset: u128| offset < claimed)
     }
 
     fn read(name: &str, s: &Section) -> Result<Self, AnswerError> {

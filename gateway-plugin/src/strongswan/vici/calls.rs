@@ -137,9 +137,9 @@ impl Client {
         answer.number("matches").map_err(bad("rekey"))
     }
 
-    /// Ends an SA and waits for its end at most as long as `wait` says, which must be less than
-    /// `timeout`. The peer gets a Delete; with `force` charon does not wait for
-    /// its answer.
+    /// Ends an SA and waits for its end at most as long as `wait` says, which must
+    /// be less than `timeout`. The peer gets a Delete; with `force` charon does
+    /// not wait for its answer longer than that.
     ///
     /// # Errors
     /// See [`ViciError`]; `Refused` if there is none with this number, or it did
@@ -224,9 +224,12 @@ impl Client {
     }
 }
 
-/// charon's timeouts: milliseconds, where 0 means for ever.
+/// charon's timeouts: milliseconds, where 0 means for ever and -1 not at all.
 fn milliseconds(wait: Duration) -> String {
-    wait.as_millis().clamp(1, u128::from(u32::MAX / 2)).to_string()
+    match wait.as_millis() {
+        0 => "-1".to_owned(),
+        some => some.min(u128::from(u32::MAX / 2)).to_string(),
+    }
 }
 
 fn bad(command: &str) -> impl Fn(AnswerError) -> ViciError {
