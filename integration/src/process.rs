@@ -39,12 +39,12 @@ pub enum Role {
     /// One of the two processes of a measurement: a daemon with its gateway inside.
     Measured,
     /// The kernel of a guest of the lab.
-    Linux,
+    Kernel,
 }
 
 impl Role {
     const ALL: [Self; 5] =
-        [Self::Gateway, Self::Daemon, Self::Control, Self::Measured, Self::Linux];
+        [Self::Gateway, Self::Daemon, Self::Control, Self::Measured, Self::Kernel];
 
     fn word(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl Role {
             Self::Daemon => "__daemon",
             Self::Control => "__ctl",
             Self::Measured => "__measured",
-            Self::Linux => "__linux",
+            Self::Kernel => "__kernel",
         }
     }
 
@@ -62,7 +62,7 @@ impl Role {
             Self::Daemon => "cxtpd",
             Self::Control => "cxtpctl",
             Self::Measured => "measured",
-            Self::Linux => "linux",
+            Self::Kernel => "linux",
         }
     }
 
@@ -72,7 +72,7 @@ impl Role {
             Self::Daemon => cxtp::service::daemon_main(args),
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => crate::measure::measured_main(args),
-            Self::Linux => crate::lab::become_kernel(&args),
+            Self::Kernel => crate::lab::become_kernel(&args),
         }
     }
 }

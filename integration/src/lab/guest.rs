@@ -122,7 +122,7 @@ impl Guest {
         ];
         let args: Vec<_> = args.iter().flat_map(|arg| arg.split(' ')).collect();
         let child = Program::current()?
-            .command(Role::Linux, &args)
+            .command(Role::Kernel, &args)
             .env("HOME", folder)
             // The kernel traces one process for each of the guest's: all in one group.
             .process_group(0)
@@ -164,7 +164,7 @@ impl Drop for Guest {
     }
 }
 
-/// Becomes the kernel: the process that this program starts as [`Role::Linux`].
+/// Becomes the kernel: the process that this program starts as [`Role::Kernel`].
 pub fn become_kernel(args: &[std::ffi::OsString]) -> ExitCode {
     let Some((kernel, rest)) = args.get(1..).and_then(|args| args.split_first()) else {
         eprintln!("no kernel named");

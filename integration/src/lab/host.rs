@@ -110,7 +110,18 @@ fn build_tests(package: &str) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--locked", "--no-run", "--message-format=json", "-p", package]);
+    // With this package, so that libraries have the same features and are built once.
+    let ours = env!("CARGO_PKG_NAME");
+    cargo.args([
+        "test",
+        "--locked",
+        "--no-run",
+        "--message-format=json",
+        "-p",
+        package,
+        "-p",
+        ours,
+    ]);
     for name in &names {
         cargo.args(["--test", name]);
     }
