@@ -38,13 +38,15 @@ pub enum Role {
     Control,
     /// One of the two processes of a measurement: a daemon with its gateway inside.
     Measured,
+    /// `cxtp-linux`, the gateway of the Linux kernel.
+    Linux,
     /// The kernel of a guest of the lab.
     Kernel,
 }
 
 impl Role {
-    const ALL: [Self; 5] =
-        [Self::Gateway, Self::Daemon, Self::Control, Self::Measured, Self::Kernel];
+    const ALL: [Self; 6] =
+        [Self::Gateway, Self::Daemon, Self::Control, Self::Measured, Self::Linux, Self::Kernel];
 
     fn word(self) -> &'static str {
         match self {
@@ -52,6 +54,7 @@ impl Role {
             Self::Daemon => "__daemon",
             Self::Control => "__ctl",
             Self::Measured => "__measured",
+            Self::Linux => "__linux",
             Self::Kernel => "__kernel",
         }
     }
@@ -62,6 +65,7 @@ impl Role {
             Self::Daemon => "cxtpd",
             Self::Control => "cxtpctl",
             Self::Measured => "measured",
+            Self::Linux => "cxtp-linux",
             Self::Kernel => "linux",
         }
     }
@@ -72,6 +76,7 @@ impl Role {
             Self::Daemon => cxtp::service::daemon_main(args),
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => crate::measure::measured_main(args),
+            Self::Linux => gateway_plugin::linux::linux_main(args),
             Self::Kernel => crate::lab::become_kernel(&args),
         }
     }

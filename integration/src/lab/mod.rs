@@ -4,6 +4,7 @@
 
 pub mod charon;
 pub mod embedded;
+pub mod gateway;
 pub mod guest;
 pub mod host;
 pub mod inside;

@@ -20,12 +20,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use cxtp::service::api::{Mode, Summary};
 
 use super::{
     charon::{
         Charon, EXCHANGE,
         config::{CONNECTION, Vpn},
     },
+    gateway::{Pki, Settings, Site},
     inside::LAB,
     logs::{self, Keys},
     net::{GATEWAYS, INNER, Net, Network, OUTER, POOLS, Plan, SERVER_INNER, SHARED},
@@ -34,7 +36,10 @@ use super::{
     tap::Tap,
     traffic::{Flow, Traffic},
 };
+use crate::process::Program;
 
+/// What a batch may need.
+const TRANSFER: Duration = Duration::from_secs(60);
 /// How long traffic runs before anything is done.
 const BASELINE: Duration = Duration::from_secs(3);
 /// The share of the rate that must have been sent.
@@ -60,6 +65,8 @@ pub struct Setup {
     pub shared: bool,
     /// How often one session moves at most.
     pub moves: u64,
+    /// Our own processes beside each gateway, where a scenario has them.
+    pub daemons: Option<Settings>,
 }
 
 impl Default for Setup {
@@ -72,6 +79,7 @@ impl Default for Setup {
             gateways: 2,
             shared: false,
             moves: 0,
+            daemons: None,
         }
     }
 }
@@ -84,6 +92,8 @@ pub struct World {
     pub net: Net,
     /// charon of the gateways.
     pub gateways: Vec<Charon>,
+    /// Our processes beside each gateway, if the setup has them.
+    pub sites: Vec<Site>,
     /// charon of the end users.
     pub users: Vec<Charon>,
     /// What was found so far.
@@ -111,11 +121,29 @@ impl World {
             }
         }
         let to = if setup.shared { SHARED } else { OUTER[0] }.of(setup.ipv6);
+        let mut sites = Vec::new();
+        if let Some(settings) = &setup.daemons {
+            let program = Program::current()?;
+            let pki = Pki::make(&program, &folder)?;
+            for (at, name) in GATEWAYS.iter().enumerate().take(setup.gateways) {
+                let home = folder.join(name);
+                let mut site = Site::new(at, &program, &home, &pki, settings)?;
+                site.start_linux()?;
+                sites.push(site);
+            }
+        }
         let mut gateways = Vec::new();
         for at in 0..setup.gateways {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at][..1], setup.users);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
+        }
+        for site in &mut sites {
+            site.wait_for_linux()?;
+            site.start_daemon()?;
+        }
+        for site in &sites {
+            site.wait_for_peer()?;
         }
         let mut users = Vec::new();
         for user in 1..=setup.users {
@@ -124,7 +152,7 @@ impl World {
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
         }
         let (report, keys) = (Report::default(), Keys::default());
-        Ok(Self { setup, net, gateways, users, report, keys, tap, folder })
+        Ok(Self { setup, net, gateways, sites, users, report, keys, tap, folder })
     }
 
     /// Where the nodes have their files.
@@ -221,6 +249,25 @@ impl World {
         Ok(())
     }
 
+    /// Moves these sessions, or all, from one gateway to the other and waits for the
+    /// end of the batch.
+    ///
+    /// # Errors
+    /// If it does not end. Sessions that did not move are no error.
+    pub fn transfer(
+        &mut self,
+        from: usize,
+        sessions: Option<Vec<String>>,
+        mode: Mode,
+    ) -> Result<Summary> {
+        let target = GATEWAYS[1 - from];
+        let site = self.sites.get(from).context("the setup has no daemons")?;
+        let summary = site.control.transfer(sessions, target, mode, TRANSFER, |_| ())?;
+        self.report.moved += summary.moved as u64;
+        self.note_keys()?;
+        Ok(summary)
+    }
+
     /// Notes the keys that all kernels have now.
     ///
     /// # Errors
@@ -254,8 +301,11 @@ impl World {
         for user in &self.users {
             report.deletes_seen += logs::unexpected_deletes(&user.said()?);
         }
-        let Self { users, gateways, tap, keys, folder, .. } = self;
-        drop((users, gateways));
+        for site in &mut self.sites {
+            site.check()?;
+        }
+        let Self { users, gateways, sites, tap, keys, folder, .. } = self;
+        drop((users, gateways, sites));
         let seen = tap.stop()?.seen();
         report.seen(&seen);
         report.more.insert("findings".into(), seen.findings.clone().into());

@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod guest;
 pub mod kernel_tests;
+pub mod moves;
 pub mod sabotage;
 
 use std::path::PathBuf;
@@ -62,6 +63,22 @@ pub const ALL: &[Scenario] = &[
         limit: 120,
         tests_of: &[],
         run: sabotage::scenario,
+    },
+    Scenario {
+        name: "mono-lan-predictive",
+        shows: "a user moves between gateways with one address and notices nothing",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: moves::mono_lan_predictive,
+    },
+    Scenario {
+        name: "multi-lan",
+        shows: "a user moves between gateways with different addresses, by MOBIKE",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: moves::multi_lan,
     },
 ];
 
