@@ -53,8 +53,12 @@ pub(crate) trait Steer: Send {
     /// Outbound numbers at or above `end` do not leave, by outbound SPI; what was
     /// said of an SPI before is replaced. It holds until the session is discarded
     /// or forgotten.
-    fn limit(&mut self, session: SessionId, flow: &Flow, ends: &[(u32, u64)])
-    -> Result<(), Refusal>;
+    fn limit(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        ends: &[(u32, u64)],
+    ) -> Result<(), Refusal>;
     /// Target: the session's ESP and inner packets pass, those that waited first,
     /// and its packets are taken here from now on.
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;

@@ -40,6 +40,8 @@ mod session;
 mod steer;
 
 pub use command::linux_main;
-pub use daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known, LastResponses, Remembered, Spis};
+pub use daemon::{
+    DaemonEvent, Described, DescribedChild, IkeDaemon, Known, LastResponses, Remembered, Spis,
+};
 pub use gateway::LinuxGateway;
 pub(crate) use kernel_only::FEATURES;

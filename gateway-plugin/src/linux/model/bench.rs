@@ -124,8 +124,7 @@ pub(crate) fn ike(number: u32, local: IpAddr) -> IkeSa {
 fn child(number: u32, serial: u32, kind: Kind) -> ChildSa {
     let keys = |mark| SaKeys { encryption: samples::key(mark, 36), integrity: samples::key(0, 0) };
     let any = |address, bits| Selector { prefix: Prefix { address, bits }, ports: (0, u16::MAX) };
-    let (user, net) =
-        (any(inner(number), 32), any(Ipv4Addr::new(172, 16, 0, 0).into(), 16));
+    let (user, net) = (any(inner(number), 32), any(Ipv4Addr::new(172, 16, 0, 0).into(), 16));
     let policies = [Direction::Out, Direction::In, Direction::Forward].map(|direction| {
         let out = direction == Direction::Out;
         let (source, destination) = if out { (&net, &user) } else { (&user, &net) };

@@ -233,4 +233,3 @@ impl IkeDaemon for ModelCharon {
         Ok(())
     }
 }
-

@@ -31,6 +31,13 @@ impl Ground {
 }
 
 impl Steer for ModelSteer {
+    fn settle(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        call(&self.ground, "settle", |ground| {
+            ground.steered(session, flow);
+            Ok(())
+        })
+    }
+
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         call(&self.ground, "hold", |ground| {
             let steered = ground.steered(session, flow);
@@ -39,7 +46,12 @@ impl Steer for ModelSteer {
         })
     }
 
-    fn limit(&mut self, session: SessionId, flow: &Flow, ends: &[(u32, u64)]) -> Result<(), Refusal> {
+    fn limit(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        ends: &[(u32, u64)],
+    ) -> Result<(), Refusal> {
         call(&self.ground, "limit", |ground| {
             let known = &mut ground.steered(session, flow).ends;
             known.retain(|(spi, _)| ends.iter().all(|(other, _)| other != spi));
