@@ -130,6 +130,10 @@ impl IkeSa {
         ] {
             ensure(text.len() <= MAX_TEXT, BadContext::TooLong(name))?;
         }
+        ensure(
+            self.native.as_ref().is_none_or(|native| native.dialect.len() <= MAX_TEXT),
+            BadContext::TooLong("the name of a dialect"),
+        )?;
         for id in [&self.local_id, &self.remote_id] {
             ensure(
                 id.data.len() <= MAX_IDENTIFICATION,
@@ -208,6 +212,14 @@ impl ChildSa {
                 selector.ports.0 <= selector.ports.1,
                 BadContext::OutOfRange("a selector's range of ports"),
             )?;
+        }
+        if let Some(seed) = &self.seed {
+            //= spec CXTP-5.3-7
+            ensure(
+                seed.nonce_initiator.len() <= MAX_NONCE && seed.nonce_responder.len() <= MAX_NONCE,
+                BadContext::TooLong("a nonce"),
+            )?;
+            ensure(seed.shared.len() <= 8, BadContext::OutOfRange("the key exchanges"))?;
         }
         //= spec CXTP-5.3-6
         [&self.inbound.keys, &self.outbound.keys]

@@ -15,9 +15,9 @@ use std::{
 use bincode::{Decode, Encode};
 
 pub use self::child::{
-    ChildSa, ChildTransforms, Direction, ENCR_AES_GCM_16, InboundSa, Lifetime, LifetimeLimit,
-    LifetimeUsed, Mark, Mode, OutboundSa, Policy, Prefix, Protocol, ReplayWindow, SaKeys, Selector,
-    UdpEncapsulation,
+    ChildSa, ChildSeed, ChildTransforms, Direction, ENCR_AES_GCM_16, Endpoints, InboundSa,
+    Lifetime, LifetimeLimit, LifetimeUsed, Mark, Mode, OutboundSa, Policy, Prefix, Protocol,
+    ReplayWindow, SaKeys, Selector, UdpEncapsulation,
 };
 use crate::{
     id::{Generation, SessionId},
@@ -90,6 +90,8 @@ pub struct IkeSa {
     pub configuration: String,
     /// What the source's daemon does for this session beside IKE and ESP.
     pub side_effects: SideEffects,
+    /// What the daemon at the source notes of the SA in words of its own.
+    pub native: Option<Native>,
 }
 
 /// The transforms of an IKE SA by their IANA numbers (IKEv2 parameters).
@@ -214,6 +216,18 @@ pub struct SideEffects {
     pub hooks: bool,
     /// RADIUS or other accounting is running.
     pub accounting: bool,
+}
+
+/// A daemon's own bit sets of an IKE SA, carried as they are to a daemon that
+/// speaks the same dialect; any other makes its own from the typed fields.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Native {
+    /// Whose bits these are, such as `strongswan`.
+    pub dialect: String,
+    /// Conditions of the SA.
+    pub conditions: u32,
+    /// Extensions that the peer announced.
+    pub extensions: u32,
 }
 
 /// Traffic of a session, for the load planner.

@@ -8,10 +8,11 @@ use std::{
 
 use crate::{
     context::{
-        Authentication, ChildSa, ChildTransforms, Context, Direction, ENCR_AES_GCM_16, Extensions,
-        Identification, IkeKeys, IkeSa, IkeSecrets, IkeTransforms, InboundSa, Lifetime,
-        LifetimeLimit, LifetimeUsed, Load, Mark, Mode, Nat, OutboundSa, Policy, Prefix, Protocol,
-        ReplayWindow, SaKeys, Selector, SideEffects, UdpEncapsulation, VirtualIp,
+        Authentication, ChildSa, ChildSeed, ChildTransforms, Context, Direction, ENCR_AES_GCM_16,
+        Endpoints, Extensions, Identification, IkeKeys, IkeSa, IkeSecrets, IkeTransforms,
+        InboundSa, Lifetime, LifetimeLimit, LifetimeUsed, Load, Mark, Mode, Nat, Native,
+        OutboundSa, Policy, Prefix, Protocol, ReplayWindow, SaKeys, Selector, SideEffects,
+        UdpEncapsulation, VirtualIp,
     },
     id::{Generation, Name, RequestId, SessionId},
     key::KeyMaterial,
@@ -88,6 +89,11 @@ pub fn ike(mark: u8) -> IkeSa {
         expire_in: Some(Duration::from_secs(86_400)),
         configuration: "road-warriors".to_owned(),
         side_effects: SideEffects { hooks: true, accounting: false },
+        native: Some(Native {
+            dialect: "strongswan".to_owned(),
+            conditions: 0x40,
+            extensions: 0x392b,
+        }),
     }
 }
 
@@ -134,6 +140,13 @@ pub fn child(mark: u8, spi: u32) -> ChildSa {
             hard: LifetimeLimit { octets: Some(1 << 40), ..Default::default() },
         },
         rekey_in: Some(Duration::from_secs(2940)),
+        seed: Some(ChildSeed {
+            initiator: false,
+            nonce_initiator: vec![0x21; 32],
+            nonce_responder: vec![0x22; 32],
+            shared: vec![key(mark, 32)],
+        }),
+        endpoints: Some(Endpoints { local: ip("192.0.2.1"), remote: ip("198.51.100.7") }),
     }
 }
 

@@ -209,6 +209,7 @@ ike_sa = structure(
     peer_addresses=sequence(ip), virtual_ips=sequence(structure(address=ip, pool=text)),
     rekey_in=option(duration), reauthenticate_in=option(duration), expire_in=option(duration),
     configuration=text, side_effects=side_effects,
+    native=option(structure(dialect=text, conditions=u32, extensions=u32)),
 )
 child_sa = structure(
     protocol=protocol, mode=choice("Tunnel", "Transport", "Beet"), configuration=text, reqid=u32,
@@ -220,6 +221,9 @@ child_sa = structure(
     encapsulation=option(structure(local_port=u16, remote_port=u16)), pmtu=option(u32),
     mark=option(structure(value=u32, mask=u32)), if_id=option(u32),
     lifetime=structure(used=used, soft=limit, hard=limit), rekey_in=option(duration),
+    seed=option(structure(initiator=boolean, nonce_initiator=hexa, nonce_responder=hexa,
+                          shared=sequence(key))),
+    endpoints=option(structure(local=ip, remote=ip)),
 )
 context = structure(
     session=ID, generation=N64, ike=option(ike_sa), children=sequence(child_sa),

@@ -58,6 +58,8 @@ pub fn context(id: SessionId, generation: Generation, sequence: u64) -> Context 
         if_id: None,
         lifetime: Lifetime::default(),
         rekey_in: None,
+        seed: None,
+        endpoints: None,
     };
     Context { session: id, generation, ike: None, children: vec![child], load: Load::default() }
 }
@@ -109,5 +111,6 @@ pub fn ike() -> IkeSa {
         expire_in: None,
         configuration: "users".to_owned(),
         side_effects: SideEffects::default(),
+        native: None,
     }
 }

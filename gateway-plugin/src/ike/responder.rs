@@ -330,6 +330,7 @@ impl Started {
             expire_in: None,
             configuration: String::new(),
             side_effects: SideEffects::default(),
+            native: None,
         }
     }
 }

@@ -103,6 +103,7 @@ fn ike_sa(session: SessionId, ids: &MessageIds) -> IkeSa {
         expire_in: None,
         configuration: String::from("c"),
         side_effects: SideEffects::default(),
+        native: None,
     }
 }
 
@@ -125,5 +126,7 @@ fn child_sa(sa: &Sa) -> ChildSa {
         if_id: None,
         lifetime: Lifetime::default(),
         rekey_in: None,
+        seed: None,
+        endpoints: None,
     }
 }

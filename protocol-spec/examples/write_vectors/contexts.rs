@@ -82,6 +82,7 @@ fn seeded() -> Context {
         ike.virtual_ips.clear();
         ike.rekey_in = None;
         ike.expire_in = None;
+        ike.native = None;
     }
     context
 }
@@ -122,6 +123,8 @@ fn authenticated() -> ChildSa {
         if_id: None,
         lifetime: Lifetime::default(),
         rekey_in: Some(Duration::new(0, 999_999_999)),
+        seed: None,
+        endpoints: None,
         ..sample
     }
 }

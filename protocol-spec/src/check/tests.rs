@@ -107,6 +107,21 @@ fn numbers_without_esn_have_32_bits() {
     assert_eq!(numbers(0, last + 1), Err(BadContext::Sequence(SA)));
 }
 
+// proves CXTP-5.3-7
+#[test]
+fn the_seed_of_a_child_sa_is_bounded() {
+    let seed = |nonce: usize, shared: usize| {
+        child_changed(|child| {
+            let seed = child.seed.as_mut().unwrap();
+            seed.nonce_responder = vec![0; nonce];
+            seed.shared = (0..shared).map(|_| key(7, 32)).collect();
+        })
+    };
+    assert_eq!(seed(256, 8), Ok(()));
+    assert_eq!(seed(257, 8), Err(BadContext::TooLong("a nonce")));
+    assert_eq!(seed(256, 9), Err(BadContext::OutOfRange("the key exchanges")));
+}
+
 // proves CXTP-5.3-5
 #[test]
 fn a_prefix_is_no_longer_than_its_address() {

@@ -61,6 +61,45 @@ pub struct ChildSa {
     pub lifetime: Lifetime,
     /// Time left until the Child SA is rekeyed.
     pub rekey_in: Option<Duration>,
+    /// From what the keys were made, for a daemon that takes no ready keys.
+    pub seed: Option<ChildSeed>,
+    /// Outer addresses, where no IKE SA names them or they are others.
+    pub endpoints: Option<Endpoints>,
+}
+
+/// The inputs of a Child SA's keys beside SK_d (RFC 7296 section 2.17).
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct ChildSeed {
+    /// Whether this gateway began the exchange that made the SAs: whose keys come
+    /// first in KEYMAT.
+    pub initiator: bool,
+    /// Nonce of that exchange's initiator.
+    pub nonce_initiator: Vec<u8>,
+    /// Nonce of that exchange's responder.
+    pub nonce_responder: Vec<u8>,
+    /// Shared secrets of its key exchanges; empty where it had none.
+    pub shared: Vec<KeyMaterial>,
+}
+
+impl ChildSeed {
+    /// A second copy, see [`KeyMaterial::duplicate`].
+    pub fn duplicate(&self) -> Self {
+        Self {
+            initiator: self.initiator,
+            nonce_initiator: self.nonce_initiator.clone(),
+            nonce_responder: self.nonce_responder.clone(),
+            shared: self.shared.iter().map(KeyMaterial::duplicate).collect(),
+        }
+    }
+}
+
+/// The outer addresses of a pair of SAs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Endpoints {
+    /// The gateway's.
+    pub local: IpAddr,
+    /// The end user's.
+    pub remote: IpAddr,
 }
 
 /// The transforms of a Child SA by their IANA numbers.

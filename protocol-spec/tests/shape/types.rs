@@ -2,10 +2,11 @@
 
 use protocol_spec::{
     context::{
-        Authentication, ChildSa, ChildTransforms, Context, Direction, Extensions, Identification,
-        IkeKeys, IkeSa, IkeSecrets, IkeTransforms, InboundSa, Lifetime, LifetimeLimit,
-        LifetimeUsed, Load, Mark, Mode, Nat, OutboundSa, Policy, Prefix, Protocol, ReplacedSa,
-        ReplayWindow, SaKeys, Selector, SideEffects, UdpEncapsulation, VirtualIp,
+        Authentication, ChildSa, ChildSeed, ChildTransforms, Context, Direction, Endpoints,
+        Extensions, Identification, IkeKeys, IkeSa, IkeSecrets, IkeTransforms, InboundSa, Lifetime,
+        LifetimeLimit, LifetimeUsed, Load, Mark, Mode, Nat, Native, OutboundSa, Policy, Prefix,
+        Protocol, ReplacedSa, ReplayWindow, SaKeys, Selector, SideEffects, UdpEncapsulation,
+        VirtualIp,
     },
     message::{
         Authority, Bye, CtReq, Ctaa, Ctar, Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Grant, Heartbeat,
@@ -81,7 +82,7 @@ structs! {
         spi_initiator, spi_responder, initiator, version, transforms, secrets, window, next_send,
         next_receive, local_id, remote_id, eap_identity, authentication, local, remote, nat,
         extensions, peer_addresses, virtual_ips, rekey_in, reauthenticate_in, expire_in,
-        configuration, side_effects,
+        configuration, side_effects, native,
     }
     IkeTransforms { encryption, key_bits, integrity, prf, key_exchange }
     ReplacedSa { prf, sk_d }
@@ -93,8 +94,11 @@ structs! {
     SideEffects { hooks, accounting }
     ChildSa {
         protocol, mode, configuration, reqid, cpi, transforms, esn, inbound, outbound, policies,
-        encapsulation, pmtu, mark, if_id, lifetime, rekey_in,
+        encapsulation, pmtu, mark, if_id, lifetime, rekey_in, seed, endpoints,
     }
+    ChildSeed { initiator, nonce_initiator, nonce_responder, shared }
+    Endpoints { local, remote }
+    Native { dialect, conditions, extensions }
     ChildTransforms { encryption, key_bits, integrity }
     SaKeys { encryption, integrity }
     InboundSa { spi, keys, window }

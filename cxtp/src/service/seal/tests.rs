@@ -40,6 +40,8 @@ fn exported() -> Exported {
         if_id: None,
         lifetime: Lifetime::default(),
         rekey_in: None,
+        seed: None,
+        endpoints: None,
     };
     Exported {
         batch: BatchId([1; 16]),

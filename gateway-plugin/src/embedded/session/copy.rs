@@ -1,7 +1,7 @@
 //! Copies of contexts: what a snapshot hands out while the session goes on.
 
 use protocol_spec::context::{
-    ChildSa, Context, IkeKeys, IkeSa, IkeSecrets, InboundSa, OutboundSa, ReplacedSa,
+    ChildSa, ChildSeed, Context, IkeKeys, IkeSa, IkeSecrets, InboundSa, OutboundSa, ReplacedSa,
 };
 
 /// A second copy of a context, with its keys.
@@ -46,6 +46,7 @@ fn duplicate_ike(ike: &IkeSa) -> IkeSa {
         peer_addresses: ike.peer_addresses.clone(),
         virtual_ips: ike.virtual_ips.clone(),
         configuration: ike.configuration.clone(),
+        native: ike.native.clone(),
         ..*ike
     }
 }
@@ -62,6 +63,7 @@ fn duplicate_child(child: &ChildSa) -> ChildSa {
         outbound: OutboundSa { keys: child.outbound.keys.duplicate(), ..child.outbound },
         policies: child.policies.clone(),
         lifetime: child.lifetime.clone(),
+        seed: child.seed.as_ref().map(ChildSeed::duplicate),
         ..*child
     }
 }

@@ -16,7 +16,8 @@ use protocol_spec::{
     id::{Generation, SessionId},
 };
 
-use super::super::{random, window};
+use super::super::window;
+use crate::holder::random;
 
 /// Inbound SPIs at the gateway, by number.
 const GATEWAY_SPIS: u32 = 0x1000_0000;
@@ -218,6 +219,8 @@ impl SessionShape {
             if_id: None,
             lifetime: Lifetime::default(),
             rekey_in: Some(Duration::from_secs(3600)),
+            seed: None,
+            endpoints: None,
         };
         Some((child, PairKeys { to_gateway: (inbound, to_gateway), to_user: (outbound, to_user) }))
     }
@@ -284,6 +287,7 @@ impl SessionShape {
             expire_in: Some(Duration::from_secs(5 * 3600)),
             configuration: self.configuration.clone(),
             side_effects: SideEffects::default(),
+            native: None,
         })
     }
 }
