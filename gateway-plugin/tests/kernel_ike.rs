@@ -140,3 +140,48 @@ fn a_stock_end_user_moves_to_the_address_that_we_announce_and_gets_its_answers_t
         });
     }
 }
+
+#[test]
+#[ignore = "needs a kernel with ESP and root: cargo lab runs it"]
+fn the_next_owner_repeats_a_daemons_answer_that_was_lost() {
+    let mut world = World::start(PROPOSALS[0]);
+    in_namespace(SG1, || {
+        let tap = Tap::start(vec!["10.0.0.1".parse().unwrap()], 8).unwrap();
+        let ike = world.establish();
+        let association = Association::new(&ike).unwrap();
+        let sightings = tap.follow(association.spis()).unwrap();
+        let asked = ike.next_receive;
+
+        world.nft(EU, "add table inet deaf");
+        world.nft(EU, "add chain inet deaf in { type filter hook input priority 0; }");
+        world.nft(EU, "add rule inet deaf in udp sport 4500 drop");
+        world.ip(&["-n", EU, "addr", "add", "10.0.0.11/24", "dev", "wan"]);
+        let given = loop {
+            let sighting = sightings
+                .recv_timeout(PACE.total)
+                .unwrap_or_else(|_| panic!("no answer: {}", world.log(SG1)));
+            if sighting.outgoing && sighting.header.message_id == asked {
+                break sighting.message;
+            }
+        };
+        world.kill(SG1);
+        world.nft(EU, "delete table inet deaf");
+
+        let last = tap.last_response(association.spis());
+        assert_eq!(last.as_ref().map(|last| last.datagrams.clone()), Some(vec![given]));
+        let mut responder = Responder::new(asked + 1, last);
+        let port = Port::open(address("10.0.0.1", 4500), address("10.0.0.10", 4500)).unwrap();
+        loop {
+            let sighting = sightings.recv_timeout(PACE.total).expect("the request again");
+            let path = Path { source: sighting.source, destination: sighting.destination };
+            let iv = random::iv().unwrap();
+            if let Answer::Repeat(datagrams) =
+                responder.handle_datagram(&association, &sighting.message, path, &iv).unwrap()
+            {
+                datagrams.iter().for_each(|datagram| port.send(datagram).unwrap());
+                break;
+            }
+        }
+        world.wait_for_log(EU, &format!("parsed INFORMATIONAL response {asked} [ ]"));
+    });
+}

@@ -242,6 +242,12 @@ secrets {{ ike-1 {{ id = eu@example.org
         }
     }
 
+    /// Runs an nft command in a namespace.
+    pub(crate) fn nft(&self, name: &str, command: &str) {
+        let status = Command::new("ip").args(["netns", "exec", name, "nft", command]).status();
+        assert!(status.unwrap().success(), "nft {command}");
+    }
+
     /// Changes something on the wire.
     pub(crate) fn ip(&self, arguments: &[&str]) {
         ip(arguments);
