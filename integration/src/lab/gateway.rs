@@ -117,28 +117,20 @@ impl Site {
         Ok(Self { at, program, folder, linux: None, daemon: None, control })
     }
 
-    /// Starts `cxtp-linux`. It must be there before charon, whose first words it would
-    /// miss; whoever starts it waits with [`Site::wait_for_linux`] once charon runs.
-    ///
-    /// # Errors
-    /// If it cannot be started.
-    pub fn start_linux(&mut self) -> Result<()> {
-        self.linux = Some(self.start("cxtp-linux", Role::Linux, "linux.toml")?);
-        Ok(())
-    }
-
-    /// Waits until `cxtp-linux` has its socket.
+    /// Starts `cxtp-linux` and waits until it has its socket. It wants to find charon
+    /// running; charon must not have an IKE SA yet, since its first words would be lost.
     ///
     /// # Errors
     /// The end of its log.
-    pub fn wait_for_linux(&mut self) -> Result<()> {
+    pub fn start_linux(&mut self) -> Result<()> {
         let socket = socket(&self.folder);
+        let mut process = self.start("cxtp-linux", Role::Linux, "linux.toml")?;
         wait_for(&format!("cxtp-linux of {}", GATEWAYS[self.at]), START, || {
-            if let Some(process) = &mut self.linux {
-                process.check()?;
-            }
+            process.check()?;
             Ok(fs::exists(&socket)?.then_some(()))
-        })
+        })?;
+        self.linux = Some(process);
+        Ok(())
     }
 
     /// Starts `cxtpd` and waits until it answers.

@@ -127,9 +127,7 @@ impl World {
             let pki = Pki::make(&program, &folder)?;
             for (at, name) in GATEWAYS.iter().enumerate().take(setup.gateways) {
                 let home = folder.join(name);
-                let mut site = Site::new(at, &program, &home, &pki, settings)?;
-                site.start_linux()?;
-                sites.push(site);
+                sites.push(Site::new(at, &program, &home, &pki, settings)?);
             }
         }
         let mut gateways = Vec::new();
@@ -139,7 +137,7 @@ impl World {
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
         for site in &mut sites {
-            site.wait_for_linux()?;
+            site.start_linux()?;
             site.start_daemon()?;
         }
         for site in &sites {
