@@ -33,10 +33,13 @@ mod gateway;
 mod ground;
 mod kernel;
 mod kernel_only;
+mod life;
 #[cfg(test)]
 mod model;
 mod pair;
+mod record;
 mod session;
+mod stage;
 mod steer;
 
 pub use command::linux_main;

@@ -57,7 +57,7 @@ fn traffic(flow: &Flow) -> Traffic {
 }
 
 impl Steer for Steered {
-    fn settle(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+    fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         self.steering.known(session, &traffic(flow)).map_err(refusal)?;
         self.steering.arrived(session).map_err(refusal)
     }
@@ -73,7 +73,7 @@ impl Steer for Steered {
     }
 
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
-        self.settle(session, flow)?;
+        self.here(session, flow)?;
         self.steering.let_go_data(session).map_err(refusal)
     }
 

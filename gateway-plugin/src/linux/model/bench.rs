@@ -59,6 +59,7 @@ pub(crate) struct Bench {
     events: [Option<SyncSender<DaemonEvent>>; 2],
     pub(crate) users: BTreeMap<SessionId, User>,
     next: u32,
+    records: tempfile::TempDir,
 }
 
 /// An end user.
@@ -140,7 +141,8 @@ fn child(number: u32, serial: u32, kind: Kind) -> ChildSa {
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
         configuration: "net".to_owned(),
-        reqid: number,
+        // Without a daemon all sources may have given the same.
+        reqid: if kind == Kind::Kernel { 7 } else { number },
         cpi: None,
         transforms: ChildTransforms { encryption: ENCR_AES_GCM_16, key_bits: 256, integrity: 0 },
         esn: false,
@@ -176,6 +178,7 @@ impl Bench {
             events: [None, None],
             users: BTreeMap::new(),
             next: 1,
+            records: tempfile::tempdir().unwrap(),
         };
         bench.start(Side::Source);
         bench.start(Side::Target);
@@ -185,7 +188,10 @@ impl Bench {
     /// Starts a gateway's process, after ending the one before.
     pub(crate) fn start(&mut self, side: Side) {
         let at = index(side);
+        self.events[at] = None;
         self.gateways[at] = None;
+        // What waits in a queue waits in the process.
+        lock(&self.grounds[at]).steered.values_mut().for_each(|steered| steered.queue.clear());
         let ground = &self.grounds[at];
         let daemon: Box<dyn IkeDaemon> = match self.kind {
             Kind::Kernel => Box::new(KernelOnly::new(capabilities(), vec![SHARED], new_id)),
@@ -206,6 +212,7 @@ impl Bench {
             Box::new(ModelSteer { ground: ground.clone(), neighbour }),
             Box::new(Failing { ground: ground.clone(), daemon }),
             events,
+            &self.records.path().join(NAMES[at]),
         );
         self.gateways[at] = Some(gateway.unwrap());
         self.events[at] = Some(sender);
@@ -218,7 +225,7 @@ impl Bench {
     fn tell(&self, side: Side) {
         let sender = self.events[index(side)].as_ref().unwrap();
         // Full is as good: the gateway looks anyway.
-        drop(sender.try_send(DaemonEvent::Gap));
+        _ = sender.try_send(DaemonEvent::Gap);
     }
 
     /// Puts a Child SA into a kernel, as IKE does.

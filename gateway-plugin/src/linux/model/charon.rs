@@ -226,7 +226,7 @@ impl IkeDaemon for ModelCharon {
         let policies: Vec<_> = ground
             .policies
             .iter()
-            .filter(|policy| context::reqid(policy) == Some(ike.reqid))
+            .filter(|policy| policy.templates[0].reqid == ike.reqid)
             .cloned()
             .collect();
         ground.take_out(&sas, &policies);

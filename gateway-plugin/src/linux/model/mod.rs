@@ -5,8 +5,11 @@
 mod bench;
 mod charon;
 mod conformance;
+mod drive;
 mod failing;
+mod faults;
 mod ground;
+mod moves;
 mod packets;
 mod steer;
 mod tables;
@@ -14,7 +17,7 @@ mod tables;
 pub(crate) use self::{
     bench::{Bench, Kind},
     failing::Failing,
-    ground::{Fail, Ground, Shared},
+    ground::{Fail, Shared},
     steer::ModelSteer,
     tables::ModelTables,
 };

@@ -31,8 +31,8 @@ impl Ground {
 }
 
 impl Steer for ModelSteer {
-    fn settle(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
-        call(&self.ground, "settle", |ground| {
+    fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        call(&self.ground, "here", |ground| {
             ground.steered(session, flow);
             Ok(())
         })
