@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Capture, KEY_MARK, Memory, Panics, leaks_key};
+use common::{Capture, KEY_MARK, Panics, Peak, leaks_key, resident};
 use tracing::Level;
 
 #[test]
@@ -42,13 +42,13 @@ fn a_line_of_the_log_is_caught_with_its_level() {
 
 #[test]
 fn memory_that_was_taken_and_given_back_is_seen() {
-    let memory = Memory::watch();
+    let memory = Peak::watch(resident);
     let mut octets = vec![0_u8; 64 << 20];
     octets.iter_mut().step_by(4096).for_each(|octet| *octet = 1);
     assert!(octets.contains(&1));
-    assert!(memory.growth_mib() >= 60);
+    assert!(memory.growth() >> 20 >= 60);
     drop(octets);
-    assert!(memory.growth_mib() >= 60);
+    assert!(memory.growth() >> 20 >= 60);
 }
 
 #[test]

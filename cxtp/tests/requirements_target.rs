@@ -34,6 +34,32 @@ fn discards(wants: &Wants) -> bool {
     wants.orders().iter().any(|order| matches!(order, GatewayCommand::Discard(_)))
 }
 
+#[test]
+fn what_the_gateway_would_not_discard_is_discarded_again_until_it_is_gone() {
+    let mut desk = Desk::holding();
+    let wants = desk.from("b", ctc(1));
+    assert!(discards(&desk.written(&wants)));
+    let wait = Desk::config().request_retry;
+    let answer = |desk: &mut Desk, result| {
+        desk.gateway(GatewayReply::Discarded(vec![(S, SessionEpoch(1), result)]))
+    };
+    for _ in 0..3 {
+        assert!(answer(&mut desk, Err(refusal(Status::Busy))).orders().is_empty());
+        assert!(desk.pass(wait / 2).orders().is_empty());
+        let wants = desk.pass(wait);
+        let [GatewayCommand::Discard(again)] = wants.orders()[..] else { panic!("{wants:?}") };
+        assert_eq!(*again, [(S, SessionEpoch(1))]);
+    }
+    // Gone, or something that is not to be discarded any more.
+    answer(&mut desk, Ok(()));
+    assert!(desk.pass(wait * 10).orders().is_empty());
+    let ends = [Status::NoSession, Status::StaleEpoch, Status::NoTransfer, Status::TransferRunning];
+    for end in ends {
+        answer(&mut desk, Err(refusal(end)));
+        assert!(desk.pass(wait * 10).orders().is_empty(), "{end:?}");
+    }
+}
+
 /// Hears something that must end in a written and then a said *aborted*.
 fn ends_aborted(desk: &mut Desk, message: Message) {
     let wants = desk.from("b", message);

@@ -8,9 +8,18 @@
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod holder;
+#[cfg(feature = "linux")]
+pub mod ike;
+#[cfg(feature = "linux")]
+pub mod linux;
 pub mod plugin;
 #[cfg(feature = "linux")]
+pub mod steering;
+#[cfg(feature = "linux")]
 pub mod strongswan;
+#[cfg(feature = "linux")]
+pub mod xfrm;
 
 pub use plugin::{
     Activate, Discard, EventSink, EventSource, Extend, Fault, GatewayEvent, GatewayPlugin, Pause,

@@ -1,5 +1,6 @@
-//! Pseudo-random functions of IKEv2 and the one key that the protocol makes from
-//! them: SK_d, from which the key of an authorization token is derived.
+//! Pseudo-random functions of IKEv2 and the stream of keys that comes out of
+//! them: SK_d, from which the key of an authorization token is derived, and after
+//! it the keys that protect the IKE SA's messages.
 
 use ring::hmac;
 use zeroize::Zeroizing;
@@ -72,50 +73,62 @@ impl IkeSa {
     pub fn sk_d(&self) -> Option<KeyMaterial> {
         match &self.secrets {
             IkeSecrets::Keys(keys) => Some(keys.sk_d.duplicate()),
-            IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, replaced }
-                if self.version == 2 =>
-            {
-                let prf = Prf::from_number(self.transforms.prf)?;
-                let nonces = [nonce_initiator.as_slice(), nonce_responder.as_slice()];
-                self.derive(prf, nonces, shared, replaced.as_ref())
+            IkeSecrets::Seed { .. } => {
+                self.key_stream(Prf::from_number(self.transforms.prf)?.octets())
             }
-            IkeSecrets::Seed { .. } => None,
         }
     }
 
-    fn derive(
-        &self,
-        prf: Prf,
-        [initiator, responder]: [&[u8]; 2],
-        shared: &[KeyMaterial],
-        replaced: Option<&ReplacedSa>,
-    ) -> Option<KeyMaterial> {
+    /// The first `octets` of the stream that all keys of the SA are cut from, in
+    /// the order SK_d, SK_ai, SK_ar, SK_ei, SK_er, SK_pi, SK_pr. `None` where
+    /// [`IkeSa::sk_d`] is, for a context with ready keys, and for more octets than
+    /// the stream has.
+    pub fn key_stream(&self, octets: usize) -> Option<KeyMaterial> {
+        let IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, replaced } = &self.secrets
+        else {
+            return None;
+        };
+        if self.version != 2 {
+            return None;
+        }
+        let prf = Prf::from_number(self.transforms.prf)?;
+        let (initiator, responder) = (nonce_initiator.as_slice(), nonce_responder.as_slice());
         let (first, further) = shared.split_first()?;
         let spis = [self.spi_initiator.to_be_bytes(), self.spi_responder.to_be_bytes()];
         let [spi_initiator, spi_responder] = &spis;
-        let expand = |seed: &KeyMaterial| {
+        let expand = |seed: &KeyMaterial, octets| {
             let parts = [initiator, responder, spi_initiator.as_slice(), spi_responder.as_slice()];
-            prf.expand(seed.expose(), &parts, prf.octets())
+            prf.expand(seed.expose(), &parts, octets)
         };
-        let Some(replaced) = replaced else {
+        let skeyseed = if let Some(replaced) = replaced {
+            rekeyed_seed(replaced, first, [initiator, responder], further)?
+        } else {
             let both = Zeroizing::new([initiator, responder].concat());
-            let mut sk_d = expand(&prf.apply(&both, &[first.expose()]))?;
-            // Each further exchange makes all keys anew from the ones before it.
+            let mut seed = prf.apply(&both, &[first.expose()]);
+            // Each further exchange makes all keys anew from the SK_d before it.
             for secret in further {
-                let parts = [secret.expose(), initiator, responder];
-                sk_d = expand(&prf.apply(sk_d.expose(), &parts))?;
+                let sk_d = expand(&seed, prf.octets())?;
+                seed = prf.apply(sk_d.expose(), &[secret.expose(), initiator, responder]);
             }
-            return Some(sk_d);
+            seed
         };
-        // A rekeying belongs to the old SA, so the old SA's function makes the
-        // seed; the further exchanges of a rekeying go into that one seed.
-        let parts: Vec<&[u8]> = [first.expose(), initiator, responder]
-            .into_iter()
-            .chain(further.iter().map(KeyMaterial::expose))
-            .collect();
-        let seed = Prf::from_number(replaced.prf)?.apply(replaced.sk_d.expose(), &parts);
-        expand(&seed)
+        expand(&skeyseed, octets)
     }
+}
+
+/// A rekeying belongs to the old SA, so the old SA's function makes the seed; the
+/// further exchanges of a rekeying go into that one seed.
+fn rekeyed_seed(
+    replaced: &ReplacedSa,
+    first: &KeyMaterial,
+    [initiator, responder]: [&[u8]; 2],
+    further: &[KeyMaterial],
+) -> Option<KeyMaterial> {
+    let parts: Vec<&[u8]> = [first.expose(), initiator, responder]
+        .into_iter()
+        .chain(further.iter().map(KeyMaterial::expose))
+        .collect();
+    Some(Prf::from_number(replaced.prf)?.apply(replaced.sk_d.expose(), &parts))
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use clap_complete::Shell;
 use protocol_spec::id::{BatchId, Name, Role, SessionId};
 
 use super::outcome::Exit;
-use crate::service::api;
+use crate::{engine::Standing, service::api};
 
 /// Moves live IPsec sessions between security gateways: asks and tells the
 /// `cxtpd` of this machine over its control socket.
@@ -53,7 +53,7 @@ pub(super) enum Command {
     Sessions {
         /// Only those in this state
         #[arg(long, value_enum)]
-        state: Option<State>,
+        state: Option<Standing>,
     },
     /// One session with everything but its keys
     Show {
@@ -203,6 +203,9 @@ pub(super) struct ConfigArgs {
     /// Socket of its embedded gateway (cxtp-gateway)
     #[arg(long, value_name = "PATH")]
     pub(super) gateway_socket: PathBuf,
+    /// What kind of gateway listens there
+    #[arg(long, value_name = "KIND", value_parser = ["embedded", "linux"], default_value = "embedded")]
+    pub(super) gateway_kind: String,
     /// A gateway that it moves sessions to and from; may be repeated
     #[arg(long = "peer", value_name = "NAME=HOST:PORT", value_parser = peer)]
     pub(super) peers: Vec<(Name, String)>,
@@ -274,29 +277,15 @@ impl Which {
     }
 }
 
-/// States of a session, as the control API names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum State {
-    Active,
-    Paused,
-    Staged,
-    Moving,
-    InDoubt,
-    Moved,
-    Lost,
-}
+/// Where a session may stand that is listed.
+impl ValueEnum for Standing {
+    fn value_variants<'a>() -> &'a [Self] {
+        use Standing::{Active, InDoubt, Lost, Moved, Moving, Paused, Staged};
+        &[Active, Paused, Staged, Moving, InDoubt, Moved, Lost]
+    }
 
-impl State {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Paused => "paused",
-            Self::Staged => "staged",
-            Self::Moving => "moving",
-            Self::InDoubt => "in-doubt",
-            Self::Moved => "moved",
-            Self::Lost => "lost",
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.as_str()))
     }
 }
 

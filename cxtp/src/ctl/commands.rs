@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
-    args::{Mode, Resolution, State},
+    args::{Mode, Resolution},
     client,
     files::{self, NewFile},
     order,
@@ -21,10 +21,13 @@ use super::{
     report::{by_state, failures_table, not_listed, session_row, summed_up},
     text,
 };
-use crate::service::{
-    api::{self, Line, PreflightReport, Request, Sealed, Summary},
-    client::MAX_LINE,
-    seal,
+use crate::{
+    engine::Standing,
+    service::{
+        api::{self, Line, PreflightReport, Request, Sealed, Summary},
+        client::MAX_LINE,
+        seal,
+    },
 };
 
 /// How long a question may take, and what moves sessions.
@@ -99,7 +102,7 @@ impl Daemon {
         })
     }
 
-    pub(super) fn sessions(&self, state: Option<State>) -> Result<Answer, Problem> {
+    pub(super) fn sessions(&self, state: Option<Standing>) -> Result<Answer, Problem> {
         let timeout = self.timeout.unwrap_or(QUESTION);
         let wanted =
             |session: &api::Session| state.is_none_or(|state| session.state == state.as_str());

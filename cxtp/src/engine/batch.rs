@@ -49,6 +49,8 @@ impl Batch {
         sessions.sort_unstable();
         sessions.dedup();
         sessions.reverse();
+        // It may wait for long, and be long.
+        sessions.shrink_to_fit();
         Self {
             target,
             mode,

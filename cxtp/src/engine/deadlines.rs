@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use protocol_spec::id::{Name, RequestId, SessionId};
+use protocol_spec::id::{Name, RequestId, SessionEpoch, SessionId};
 
 /// Whose deadline it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Timer {
     /// A session: its transfer, or its tombstone.
     Session(SessionId),
+    /// What the gateway holds staged and would not discard.
+    Discard(SessionId, SessionEpoch),
     /// A preflight that this gateway asked for.
     Preflight(RequestId),
     /// An order that this gateway gave to a target, or one's next part.

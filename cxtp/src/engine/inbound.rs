@@ -13,7 +13,9 @@ use protocol_spec::{
 
 use super::{
     StageOrder,
+    deadlines::Timer,
     machine::{Core, Engine},
+    offer::is_missing,
     peers::EPOCH_LIMIT,
     sabotage::sabotaged,
     session::{Arrival, Gone, Place, Session},
@@ -297,8 +299,22 @@ impl Engine {
         }
     }
 
-    /// What could not be discarded is found by the next list.
-    pub(super) fn discarded(&mut self, _: Vec<(SessionId, SessionEpoch, Result<(), Refusal>)>) {}
+    /// What the gateway would not discard is ordered again, under the epoch that
+    /// was meant: it touches nothing that was staged since.
+    pub(super) fn discarded(&mut self, all: Vec<(SessionId, SessionEpoch, Result<(), Refusal>)>) {
+        for (id, epoch, result) in all {
+            // It is not there, is newer, or is not staged any more.
+            let nothing_to_discard = |refusal: &Refusal| {
+                use Status::{NoTransfer, StaleEpoch, TransferRunning};
+                is_missing(refusal)
+                    || matches!(refusal.status, StaleEpoch | NoTransfer | TransferRunning)
+            };
+            if result.is_err_and(|refusal| !nothing_to_discard(&refusal)) {
+                let at = self.core.now.monotonic + self.core.config.request_retry;
+                self.core.deadlines.add(at, Timer::Discard(id, epoch));
+            }
+        }
+    }
 }
 
 fn settled() -> Said {

@@ -161,6 +161,7 @@ impl Engine {
         while let Some(timer) = self.core.deadlines.pop(self.core.now.monotonic) {
             match timer {
                 Timer::Session(id) => self.session_deadline(id),
+                Timer::Discard(id, epoch) => self.core.outbox.discard.push((id, epoch)),
                 Timer::Preflight(request) => self.preflight_deadline(request),
                 Timer::Order(request) => self.core.order_deadline(request),
                 Timer::Pull(request) => self.core.pull_deadline(request),

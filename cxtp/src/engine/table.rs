@@ -79,6 +79,19 @@ pub fn page<T: Table>(name: &str) -> String {
     )
 }
 
+/// That the page of the normative text is the machine's, or is written anew.
+#[cfg(test)]
+pub(super) fn is_drawn<T: Table>(name: &str) {
+    let drawn = page::<T>(name);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol-spec/spec/diagrams");
+    let path = format!("{folder}/{name}.md");
+    if std::env::var_os("UPDATE_DIAGRAMS").is_some() {
+        std::fs::write(&path, &drawn).unwrap();
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(text, drawn, "run the tests of cxtp with UPDATE_DIAGRAMS=1");
+}
+
 /// That the ends are ends, that each state is reached, and that no other state
 /// is a trap.
 #[cfg(test)]

@@ -64,14 +64,42 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// The gateway whose sessions we move.
+/// The gateway whose sessions we move: a process of its own.
 #[derive(Clone, Debug)]
-pub enum GatewayConfig {
-    /// The gateway in user space, a process of its own.
-    Embedded {
-        /// Its plugin socket.
-        socket: PathBuf,
-    },
+pub struct GatewayConfig {
+    /// What it is.
+    pub kind: GatewayKind,
+    /// Its plugin socket.
+    pub socket: PathBuf,
+}
+
+/// The kinds of gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatewayKind {
+    /// In user space: `cxtp-gateway`.
+    Embedded,
+    /// The Linux kernel: `cxtp-linux`.
+    Linux,
+}
+
+impl GatewayKind {
+    fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "embedded" => Some(Self::Embedded),
+            "linux" => Some(Self::Linux),
+            _ => None,
+        }
+    }
+
+    /// How many sessions of a batch are paused at a time. A kernel and an IKE
+    /// daemon take a millisecond or more for each act, and each paused session
+    /// waits for the acts on the others.
+    fn pause_window(self) -> usize {
+        match self {
+            Self::Embedded => engine_defaults().pause_window,
+            Self::Linux => 1,
+        }
+    }
 }
 
 /// Where a peer is.
@@ -183,10 +211,12 @@ impl Config {
         if let Some(environment) = environment {
             sources = sources.add_source(environment);
         }
-        let raw: Raw = sources
+        let mut raw: Raw = sources
             .build()
             .and_then(config::Config::try_deserialize)
             .map_err(|error| unreadable(error.to_string()))?;
+        let kind = gateway_kind(&raw.gateway.kind)?;
+        raw.transfer.pause_window.get_or_insert(kind.pause_window());
         let effective = toml::to_string(&raw).map_err(|error| unreadable(error.to_string()))?;
         Self::check(raw, base, effective)
     }
@@ -210,14 +240,9 @@ impl Config {
             .iter()
             .map(|(peer, settings)| peer_config(&engine.name, peer, settings, base))
             .collect::<Result<_, _>>()?;
-        let gateway = match raw.gateway.kind.as_str() {
-            "embedded" => {
-                GatewayConfig::Embedded { socket: path("gateway.socket", &raw.gateway.socket)? }
-            }
-            kind => {
-                let problem = "no such kind of gateway";
-                return Err(wrong("gateway.kind", kind, problem, "set it to `embedded`"));
-            }
+        let gateway = GatewayConfig {
+            kind: gateway_kind(&raw.gateway.kind)?,
+            socket: path("gateway.socket", &raw.gateway.socket)?,
         };
         let json = match raw.log.format.as_str() {
             "json" => true,
@@ -254,6 +279,13 @@ impl Config {
     }
 }
 
+fn gateway_kind(word: &str) -> Result<GatewayKind, ConfigError> {
+    GatewayKind::from_word(word).ok_or_else(|| {
+        let problem = "no such kind of gateway";
+        wrong("gateway.kind", word, problem, "set it to `embedded` or `linux`")
+    })
+}
+
 fn engine(raw: &Raw, name: Name) -> Result<EngineConfig, ConfigError> {
     let t = &raw.transfer;
     let ms = |key: &str, value: u64, allowed| {
@@ -271,7 +303,7 @@ fn engine(raw: &Raw, name: Name) -> Result<EngineConfig, ConfigError> {
         staged_timeout: ms("staged_timeout_ms", t.staged_timeout_ms, 10..=hour)?,
         tombstone: ms("tombstone_ms", t.tombstone_ms, 1000..=hour * 24 * 366)?,
         staging_window: count("staging_window", t.staging_window)?,
-        pause_window: count("pause_window", t.pause_window)?,
+        pause_window: count("pause_window", t.pause_window.unwrap_or_default())?,
         max_batches: count("max_batches", t.max_batches)?,
         max_restage: t.max_restage,
         grant_span: within("transfer.grant_span", t.grant_span, 1 << 16..=1 << 32)?,

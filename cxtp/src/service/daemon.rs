@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Parser;
-use gateway_plugin::{GatewayPlugin, embedded::RemoteGateway};
+use gateway_plugin::{GatewayPlugin, holder::RemoteGateway};
 use protocol_spec::id::Name;
 use rustls::pki_types::UnixTime;
 use thiserror::Error;
@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     clock::{Clock, unix_time},
-    config::{Config, ConfigError, GatewayConfig, LogConfig},
+    config::{Config, ConfigError, LogConfig},
     control::{Control, ControlError},
     driver::{Desk, Driver, Ears},
     hands::Hands,
@@ -213,8 +213,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     log(&config.log)?;
-    let GatewayConfig::Embedded { socket } = &config.gateway;
-    let gateway = Box::new(RemoteGateway::new(socket));
+    let gateway = Box::new(RemoteGateway::new(&config.gateway.socket));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate =

@@ -35,7 +35,7 @@ use super::{
     seal::seal,
 };
 use crate::{
-    engine::{Command, Engine, Event, GatewayCommand, Input, Output, Reply},
+    engine::{Command, Engine, Event, GatewayCommand, GatewayReply, Input, Output, Reply},
     quic::{Inbound, Transport, seldom::Seldom},
 };
 
@@ -153,6 +153,12 @@ impl Driver {
         }
         let reason = Refusal::new(Status::ShuttingDown, "the daemon was told to end");
         self.transport.stop(reason).await;
+        // Gateway and journal may be waiting for somebody to hear them.
+        drop(ears);
+        let Self { hands, scribe, .. } = self;
+        let ended = tokio::task::spawn_blocking(move || drop((hands, scribe)));
+        // One that panicked has said so already.
+        let _ = ended.await;
     }
 
     /// Whether so much waits for the gateway or the disk that nothing new should
@@ -164,15 +170,19 @@ impl Driver {
     /// Asks for contexts, but not for more than their targets take.
     fn snapshot(&mut self, sessions: Vec<SessionId>) {
         let transport = &self.transport;
-        let ready = self.desk.parked.park(sessions, |target| transport.backlog(target));
-        if !ready.is_empty() {
-            self.hands.order(GatewayCommand::Snapshot(ready));
-        }
+        let ready = self.desk.parked.want(sessions, |target| transport.backlog(target));
+        self.order_snapshots(ready);
     }
 
+    /// Asks for those that there is room for by now.
     fn unpark(&mut self) {
         let transport = &self.transport;
-        for sessions in self.desk.parked.release(|target| transport.backlog(target)) {
+        let ready = self.desk.parked.next(|target| transport.backlog(target));
+        self.order_snapshots(ready);
+    }
+
+    fn order_snapshots(&self, sessions: Vec<SessionId>) {
+        if !sessions.is_empty() {
             self.hands.order(GatewayCommand::Snapshot(sessions));
         }
     }
@@ -214,6 +224,13 @@ impl Driver {
 
     fn heard(&mut self, heard: Heard) {
         match heard {
+            Heard::Reply(GatewayReply::Snapshots(all)) => {
+                let sessions: Vec<_> = all.iter().map(|(session, _)| *session).collect();
+                self.handle(Input::Gateway(GatewayReply::Snapshots(all)));
+                // Those that go on wait to be sent by now.
+                self.desk.parked.came(sessions);
+                self.unpark();
+            }
             Heard::Reply(reply) => self.handle(Input::Gateway(reply)),
             Heard::Up(capabilities) => {
                 if self.desk.gateway != "up" {
@@ -242,12 +259,9 @@ impl Driver {
                 tracing::warn!(%peer, %reason, "peer is down");
                 let fields = json!({"peer": peer.to_string(), "reason": reason});
                 self.publish(|| report::plain_event("peer-down", fields));
-                // The engine stops their transfers, and lets contexts that come
-                // for them pass.
-                for sessions in self.desk.parked.release_all(&peer.name) {
-                    self.hands.order(GatewayCommand::Snapshot(sessions));
-                }
+                let target = peer.name.clone();
                 self.handle(Input::PeerDown { peer });
+                self.desk.parked.closed(&target);
             }
             // The peer's room is given back only after its message was handled.
             Inbound::Message { from, message, room } => {
@@ -285,6 +299,7 @@ impl Driver {
         match event {
             Event::TransferEnded { batch, session, outcome } => {
                 tracing::debug!(%batch, %session, ?outcome, "transfer ended");
+                self.desk.parked.ended(*session);
                 if let Some(watched) = self.desk.watched.get_mut(batch) {
                     watched.tally.ended(session.to_string(), outcome);
                 }
@@ -309,7 +324,7 @@ impl Driver {
             }
             Event::Committed { session, epoch } => tracing::debug!(%session, %epoch, "committed"),
             Event::TransferBegun { batch, session, target, .. } => {
-                self.desk.parked.expect(*session, target.clone());
+                self.desk.parked.begun(*session, target.clone());
                 tracing::debug!(%batch, %session, %target, "transfer begun");
             }
             Event::SessionUp(status) => tracing::debug!(session = %status.session, "session up"),

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::{Builder, JoinHandle},
+    thread::Builder,
     time::Duration,
 };
 
@@ -23,7 +23,10 @@ use protocol_spec::{
 use tokio::sync::oneshot;
 
 use self::orders::{Next, Orders};
-use super::work::{Taken, Work};
+use super::{
+    thread::Thread,
+    work::{Taken, Work},
+};
 use crate::engine::{GatewayCommand, GatewayReply};
 
 /// Events of the gateway that wait for the daemon; beyond them it lists again.
@@ -34,6 +37,9 @@ const PROBE: Duration = Duration::from_secs(2);
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How often the threads look whether they should end.
 const LOOK_UP: Duration = Duration::from_millis(500);
+
+/// How long the end waits for the gateway's answer to the calls that are ordered.
+const LAST_CALL: Duration = Duration::from_secs(3);
 
 /// Sessions that may wait to be looked at.
 const LOOKS: usize = 64;
@@ -60,7 +66,7 @@ type LookReply = oneshot::Sender<Result<Profile, Refusal>>;
 pub struct Hands {
     work: Arc<Work<Orders>>,
     waiting: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 impl Hands {
@@ -81,8 +87,8 @@ impl Hands {
             waiting: Arc::clone(&waiting),
             up: false,
         };
-        let thread = Builder::new().name("gateway".to_owned()).spawn(move || worker.run())?;
-        Ok(Self { work, waiting, thread: Some(thread) })
+        let thread = Thread::start("gateway", move || worker.run())?;
+        Ok(Self { work, waiting, thread })
     }
 
     /// Has something done.
@@ -108,9 +114,10 @@ impl Hands {
 impl Drop for Hands {
     fn drop(&mut self) {
         self.work.close();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.end(
+            LAST_CALL,
+            "the gateway does not answer a call; what it did is listed at the next start",
+        );
     }
 }
 

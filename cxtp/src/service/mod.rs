@@ -12,6 +12,7 @@ pub mod hands;
 pub mod journal;
 mod report;
 pub mod seal;
+mod thread;
 mod work;
 
 pub use control::ControlError;

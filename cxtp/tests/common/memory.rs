@@ -1,48 +1,50 @@
-//! How much memory the process takes, at most, while something goes on.
+//! How much something takes, at most, while something goes on.
 
 use std::{
     fs,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-/// Watches the resident memory of this process: both daemons, the hostile peer
-/// and the test itself.
-pub(crate) struct Memory {
-    begun: u64,
-    peak: Arc<AtomicU64>,
+/// The most that a figure came to while this was watching.
+pub(crate) struct Peak {
+    figure: Arc<dyn Fn() -> usize + Send + Sync>,
+    begun: usize,
+    most: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
     watcher: Option<JoinHandle<()>>,
 }
 
-impl Memory {
+impl Peak {
     /// Begins to watch.
-    pub(crate) fn watch() -> Self {
-        let begun = resident();
-        let peak = Arc::new(AtomicU64::new(begun));
+    pub(crate) fn watch(figure: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+        let figure = Arc::new(figure);
+        let begun = figure();
+        let most = Arc::new(AtomicUsize::new(begun));
         let ended = Arc::new(AtomicBool::new(false));
-        let (seen, stop) = (Arc::clone(&peak), Arc::clone(&ended));
+        let (seen, stop) = (Arc::clone(&most), Arc::clone(&ended));
+        let watched = Arc::clone(&figure);
         let watcher = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                seen.fetch_max(resident(), Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(10));
+                seen.fetch_max(watched(), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(2));
             }
         });
-        Self { begun, peak, ended, watcher: Some(watcher) }
+        Self { figure, begun, most, ended, watcher: Some(watcher) }
     }
 
-    /// By how many MiB it grew at most.
-    pub(crate) fn growth_mib(&self) -> u64 {
-        let peak = self.peak.fetch_max(resident(), Ordering::Relaxed).max(resident());
-        peak.saturating_sub(self.begun) >> 20
+    /// By how much it grew, at most.
+    pub(crate) fn growth(&self) -> usize {
+        let now = (self.figure)();
+        self.most.fetch_max(now, Ordering::Relaxed).max(now).saturating_sub(self.begun)
     }
 }
 
-impl Drop for Memory {
+impl Drop for Peak {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(watcher) = self.watcher.take() {
@@ -51,10 +53,11 @@ impl Drop for Memory {
     }
 }
 
-/// Resident octets (proc(5), the second number of `statm`).
-fn resident() -> u64 {
+/// Resident octets of this process: both daemons, the hostile peer and the test
+/// itself (proc(5), the second number of `statm`).
+pub(crate) fn resident() -> usize {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap().unwrap();
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
-    pages * u64::try_from(page).unwrap()
+    let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * usize::try_from(page).unwrap()
 }

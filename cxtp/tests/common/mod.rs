@@ -22,7 +22,7 @@ pub(crate) use self::{
     gateway::ModelGateway,
     hostile::{Closed, Hostile, Link, Stream, Talk, heard},
     log::{Capture, KEY_MARK, leaks_key},
-    memory::Memory,
+    memory::{Peak, resident},
     panics::Panics,
     pki::{Paper, Pki},
     world::{CARL, Daemon, EVE, MAX_STAGED, REQUEST_RATE, STALL, World},

@@ -24,14 +24,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Capture, Hostile, Memory, ModelGateway, Panics, Pki, say, until, within};
+use super::{Capture, Hostile, ModelGateway, Panics, Peak, Pki, resident, say, until, within};
 
 /// Log, memory and panics belong to the process: one world at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// By how many MiB the whole process may grow during an attack. What the
 /// daemons may hold of one peer is 16 MiB of messages and as much in QUIC, each.
-const GROWTH: u64 = 96;
+const GROWTH: usize = 96;
 /// How long one good transfer may take while the attack goes on. It takes
 /// milliseconds; this is for a small machine that does other things as well.
 const SLOWEST: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub(crate) struct World {
     pub(crate) log: Capture,
     /// Signs the orders of the controller `noc`.
     pub(crate) noc: Ed25519KeyPair,
-    memory: Memory,
+    memory: Peak,
     panics: Panics,
     next: AtomicU32,
     _directory: TempDir,
@@ -103,7 +103,7 @@ impl World {
             pki,
             log,
             noc,
-            memory: Memory::watch(),
+            memory: Peak::watch(resident),
             panics,
             next: AtomicU32::new(1),
             _directory: directory,
@@ -189,7 +189,7 @@ impl World {
         let (at_a, at_b) = (self.a.gateway.all_active(), self.b.gateway.all_active());
         let both: Vec<_> = at_a.iter().filter(|id| at_b.contains(id)).collect();
         assert!(both.is_empty(), "two owners of {both:?}");
-        let growth = self.memory.growth_mib();
+        let growth = self.memory.growth() >> 20;
         assert!(growth < GROWTH, "memory grew by {growth} MiB");
         let loud = self.log.loud();
         assert!(loud < LOUDEST, "{loud} warnings\n{}", self.log.tail());

@@ -3,20 +3,17 @@
 
 use std::{
     ffi::OsString,
-    io::{IsTerminal, Write},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Parser, error::ErrorKind};
-use nix::sys::signal::{SigSet, Signal};
+use clap::Parser;
+use nix::sys::signal::SigSet;
 use protocol_spec::{context::Prefix, id::Name};
 
 use super::{EmbeddedGateway, GatewayConfig, GatewayServer, Sabotage};
-
-/// Exit code for arguments that make no sense, as clap uses it.
-const USAGE: u8 = 2;
+use crate::holder::program::{end_signals, finish, parse, say};
 
 /// A security gateway in user space: ESP in UDP on real sockets, without root.
 ///
@@ -101,56 +98,6 @@ fn run_gateway(arguments: GatewayArguments, signals: &SigSet) -> Result<(), Stri
     drop(server);
     gateway.stop();
     Ok(())
-}
-
-/// A line for whoever started us; nobody may be reading it any more.
-pub(crate) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        tracing::debug!("nobody reads the output");
-    }
-}
-
-/// Reads the arguments and begins to log.
-pub(crate) fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<A, ExitCode> {
-    let arguments = A::try_parse_from(args).map_err(|error| {
-        let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-        if error.print().is_err() || !asked { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
-    })?;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CXTP_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // A program that became us may have its own log already.
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
-    if let Err(error) = logging {
-        tracing::debug!(%error, "logging as before");
-    }
-    Ok(arguments)
-}
-
-pub(crate) fn finish(program: &str, result: Result<(), String>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let mut out = std::io::stderr().lock();
-            if writeln!(out, "{program}: {error}").is_err() {
-                tracing::debug!("nobody reads the errors");
-            }
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Takes SIGTERM and SIGINT out of the hands of the threads that follow.
-pub(crate) fn end_signals() -> Result<SigSet, String> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    signals.thread_block().map_err(|error| format!("cannot wait for signals: {error}"))?;
-    Ok(signals)
 }
 
 fn neighbour(text: &str) -> Result<(Name, SocketAddr), String> {

@@ -22,15 +22,16 @@ use protocol_spec::{
 
 use super::{
     admission,
-    clock::Clock,
     config::GatewayConfig,
     counters::{Counters, Tallies},
     datapath::{self, Errand},
-    random,
     session::{Body, Phase, Session},
     table::{Routes, Sharded, lock},
 };
-use crate::plugin::{EventSink, GatewayEvent};
+use crate::{
+    holder::{clock::Clock, random},
+    plugin::{EventSink, GatewayEvent},
+};
 
 /// Events of unknown SPIs in a second, at most.
 const UNKNOWN_PER_SECOND: u32 = 20;
@@ -38,8 +39,7 @@ const UNKNOWN_PER_SECOND: u32 = 20;
 const ERRANDS: usize = 1 << 16;
 /// Asked of the operating system for each socket.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// How often a thread looks whether it shall end.
-pub(crate) const LOOK_UP: Duration = Duration::from_millis(50);
+pub(crate) use crate::holder::LOOK_UP;
 
 /// All that threads share.
 pub(crate) struct Gateway {

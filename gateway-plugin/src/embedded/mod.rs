@@ -10,7 +10,7 @@
 //!
 //! Read in this order: `session` (a session is its context, and a packet changes
 //! the context itself), `acts` (the trait), `datapath` (what becomes of a packet
-//! in each state), `process` and `client` (the same gateway behind a socket), and
+//! in each state), `remote` (the same gateway behind the socket of its process), and
 //! `user` (end users and inner host that count what arrives).
 //!
 //! What becomes of a packet:
@@ -31,9 +31,6 @@
 mod acts;
 mod admin;
 mod admission;
-mod call;
-mod client;
-mod clock;
 mod command;
 mod config;
 mod counters;
@@ -41,21 +38,19 @@ mod datapath;
 pub mod esp;
 mod gateway;
 mod packet;
-mod process;
-mod random;
+mod remote;
 mod session;
 mod table;
 mod user;
 pub mod window;
 mod wire;
 
+pub use crate::holder::{GatewayServer, RemoteGateway};
 pub use admin::GatewayAdmin;
-pub use client::RemoteGateway;
 pub use command::gateway_main;
 pub use config::{GatewayConfig, Sabotage};
 pub use counters::Counters;
 pub use gateway::{Addresses, EmbeddedGateway};
-pub use process::GatewayServer;
 pub use user::{
     Counts, FleetConfig, FleetReport, Gap, SessionReport, SessionShape, UserFleet, Wire,
     WireObserver, user_main,

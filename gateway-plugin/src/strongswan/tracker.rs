@@ -19,6 +19,7 @@
 
 mod heard;
 mod listing;
+mod numbers;
 mod parts;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

@@ -61,7 +61,7 @@ fn config(args: &ConfigArgs) -> Result<String, Problem> {
     put(format_args!("listen = {}", quoted(&args.listen.to_string())));
     put(format_args!("state_dir = {}", quoted_path(&state_dir)?));
     put(format_args!("control_socket = {}", quoted_path(&control_socket)?));
-    put(format_args!("\n[gateway]\nkind = \"embedded\""));
+    put(format_args!("\n[gateway]\nkind = {}", quoted(&args.gateway_kind)));
     put(format_args!("socket = {}", quoted_path(&absolute(&args.gateway_socket)?)?));
     put(format_args!("\n[tls]\nca = {}", quoted_path(&dir.join("ca.pem"))?));
     let certificate = issued(&args.name, "pem", "gateway")?;

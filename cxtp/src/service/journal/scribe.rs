@@ -7,15 +7,17 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
-use super::Journal;
+use super::{super::thread::Thread, Journal};
 use crate::engine::Record;
 
 /// Writes that may wait for the disk.
 const QUEUE: usize = 1024;
+
+/// How long the end waits for what is being written.
+const LAST_WRITE: Duration = Duration::from_secs(5);
 
 /// What a [`Scribe`] says of a ticket.
 pub type Written = (u64, Result<(), String>);
@@ -31,7 +33,7 @@ struct Order {
 pub struct Scribe {
     orders: Option<SyncSender<Order>>,
     waiting: Arc<AtomicUsize>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 impl Scribe {
@@ -46,10 +48,8 @@ impl Scribe {
         let (orders, queue) = sync_channel(QUEUE);
         let waiting = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&waiting);
-        let thread = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || write_all(journal, &queue, &counted, &done))?;
-        Ok(Self { orders: Some(orders), waiting, thread: Some(thread) })
+        let thread = Thread::start("journal", move || write_all(journal, &queue, &counted, &done))?;
+        Ok(Self { orders: Some(orders), waiting, thread })
     }
 
     /// Whether so much waits for the disk that nothing new should begin: a queue
@@ -74,9 +74,8 @@ impl Scribe {
 impl Drop for Scribe {
     fn drop(&mut self) {
         self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread
+            .end(LAST_WRITE, "the disk does not answer; nothing was said that is not written");
     }
 }
 

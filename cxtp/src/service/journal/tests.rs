@@ -18,6 +18,31 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// A disk that does not answer for as long as the other end of its channel lives.
+struct Hangs(Receiver<()>);
+
+impl Journal for Hangs {
+    fn append(&mut self, _: &[Record], _: u64) -> Result<(), JournalError> {
+        let _ = self.0.recv();
+        Ok(())
+    }
+}
+
+#[test]
+fn the_end_does_not_wait_for_ever_for_a_disk_that_hangs() {
+    let (go, wait) = mpsc::channel();
+    let scribe = Scribe::start(Box::new(Hangs(wait)), |_| ()).unwrap();
+    assert!(scribe.write(0, vec![resumed(0, 1)], 0));
+    let (tell, ended) = mpsc::channel();
+    let end = std::thread::spawn(move || {
+        drop(scribe);
+        tell.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(20)).unwrap();
+    drop(go);
+    end.join().unwrap();
+}
+
 fn resumed(session: u8, epoch: u64) -> Record {
     Record::Resumed {
         session: SessionId([session; 16]),

@@ -11,11 +11,11 @@ use super::{
     super::{
         esp::{self, Cipher, HEADER, NEXT_IPV4, NEXT_IPV6, NEXT_NONE},
         packet::{self, Flow},
-        random,
         window::{self, Verdict},
     },
     Body, last_number,
 };
+use crate::holder::random;
 
 /// Why a packet does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

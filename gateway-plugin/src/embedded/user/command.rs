@@ -14,12 +14,10 @@ use clap::Parser;
 use serde::Serialize;
 
 use super::{
-    super::{
-        GatewayAdmin, RemoteGateway,
-        command::{end_signals, finish, parse, say},
-    },
+    super::{GatewayAdmin, RemoteGateway},
     FleetConfig, FleetReport, SessionShape, UserFleet,
 };
+use crate::holder::program::{end_signals, finish, parse, say};
 
 /// Embedded end users and the inner host behind the gateways.
 ///

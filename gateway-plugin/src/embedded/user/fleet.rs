@@ -18,12 +18,13 @@ use protocol_spec::{
 };
 
 use super::{
-    super::{Addresses, GatewayAdmin, clock::Clock, esp::Cipher, random, table::lock, window},
+    super::{Addresses, GatewayAdmin, esp::Cipher, table::lock, window},
     report::{FleetReport, SessionReport},
     shape::{MAX_NUMBER, PairKeys, SessionShape},
     tally::{Counts, Tally},
     traffic::{Outer, Pair, User, WireObserver, World},
 };
+use crate::holder::{clock::Clock, random};
 
 /// Sessions provisioned in one call.
 const CHUNK: u32 = 256;

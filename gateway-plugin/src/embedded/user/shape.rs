@@ -16,7 +16,8 @@ use protocol_spec::{
     id::{Generation, SessionId},
 };
 
-use super::super::{random, window};
+use super::super::window;
+use crate::holder::random;
 
 /// Inbound SPIs at the gateway, by number.
 const GATEWAY_SPIS: u32 = 0x1000_0000;

@@ -20,7 +20,6 @@ use protocol_spec::{
 
 use super::{
     super::{
-        clock::Clock,
         counters::count,
         esp::{self, Cipher, EspError, HEADER, NEXT_NONE, TAILROOM},
         packet::Flow,
@@ -32,6 +31,7 @@ use super::{
     shape::host,
     tally::Tally,
 };
+use crate::holder::clock::Clock;
 
 /// Session, number, time of sending.
 pub(crate) const MARK: usize = 4 + 8 + 8;

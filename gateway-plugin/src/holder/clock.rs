@@ -1,15 +1,15 @@
-//! The one place in the embedded gateway and its end users that reads a clock.
+//! The one place in the gateways' processes and their end users that reads a clock.
 
 use std::time::{Duration, Instant};
 
-/// Time since a start, shared by all threads of a gateway or a fleet.
+/// Time since a start, shared by all threads of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the driver of the embedded world reads time")]
+    #[expect(clippy::disallowed_methods, reason = "the driver of a gateway reads time")]
     fn instant() -> Instant {
         Instant::now()
     }

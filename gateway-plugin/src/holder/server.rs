@@ -25,16 +25,11 @@ use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::geteuid,
 };
-use protocol_spec::{
-    context::{ChildSa, Context},
-    id::{Name, SessionId},
-    profile::Profile,
-};
+use protocol_spec::{id::SessionId, profile::Profile};
 
 use super::{
-    EmbeddedGateway,
-    call::{self, Call, Frame, Hello, VERSION},
-    gateway::LOOK_UP,
+    LOOK_UP,
+    call::{self, Answer, Call, Frame, Hello, VERSION},
 };
 use crate::plugin::{EventSink, EventSource, Fault, GatewayEvent, GatewayPlugin};
 
@@ -42,6 +37,29 @@ use crate::plugin::{EventSink, EventSource, Fault, GatewayEvent, GatewayPlugin};
 const MAX_CONNECTIONS: usize = 32;
 /// Events that wait for a subscriber, at most.
 const EVENTS: usize = 1 << 14;
+
+/// A gateway that can be served: each connection has a handle of its own, and
+/// the gateway sees to it that they do not disturb each other.
+pub trait ServedGateway: GatewayPlugin + Clone + 'static {
+    /// Which life of the gateway this is; another value says that all sessions of
+    /// the one before are gone.
+    fn life(&self) -> [u8; 16];
+
+    /// Whether its sessions outlive this process, as those of a kernel do.
+    fn outlives_process(&self) -> bool;
+
+    /// A call that is not one of the trait's.
+    #[doc(hidden)]
+    fn own_call(&mut self, call: OwnCall<'_>) -> Result<OwnAnswer, Fault> {
+        Err(Fault::Unreachable(format!("call {} is not known", call.0.call.0)))
+    }
+}
+
+/// A call of a body's own.
+pub struct OwnCall<'a>(pub(crate) &'a Frame);
+
+/// Its answer.
+pub struct OwnAnswer(pub(crate) Answer);
 
 /// A gateway behind its socket. Ends when dropped; the gateway itself does not.
 pub struct GatewayServer {
@@ -56,7 +74,7 @@ impl GatewayServer {
     ///
     /// # Errors
     /// If a gateway lives there already, or what the operating system says.
-    pub fn start(gateway: EmbeddedGateway, path: &Path) -> io::Result<Self> {
+    pub fn start(gateway: impl ServedGateway, path: &Path) -> io::Result<Self> {
         let told = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot listen on {}: {error}", path.display()))
         };
@@ -99,7 +117,7 @@ impl Drop for GatewayServer {
     }
 }
 
-fn accept_all(listener: &UnixListener, gateway: &EmbeddedGateway, stopping: &Arc<AtomicBool>) {
+fn accept_all<G: ServedGateway>(listener: &UnixListener, gateway: &G, stopping: &Arc<AtomicBool>) {
     let open = Arc::new(AtomicUsize::new(0));
     let mut threads: Vec<JoinHandle<()>> = Vec::new();
     while !stopping.load(Ordering::Acquire) {
@@ -162,17 +180,17 @@ fn may_speak(stream: &UnixStream) -> Result<(), &'static str> {
     }
 }
 
-struct Connection {
+struct Connection<G> {
     stream: UnixStream,
-    gateway: EmbeddedGateway,
+    gateway: G,
     stopping: Arc<AtomicBool>,
 }
 
-impl Connection {
+impl<G: ServedGateway> Connection<G> {
     fn serve(&mut self) -> io::Result<()> {
         while !self.stopping.load(Ordering::Acquire) {
             if let Some(frame) = call::read(&mut self.stream, LOOK_UP)? {
-                if frame.call == Call::Subscribe {
+                if frame.call == Call::SUBSCRIBE {
                     return self.tell_events();
                 }
                 self.answer(&frame)?;
@@ -185,46 +203,32 @@ impl Connection {
     fn answer(&mut self, frame: &Frame) -> io::Result<()> {
         let mut g = self.gateway.clone();
         match frame.call {
-            Call::Hello => {
-                let addresses = g.addresses()?;
-                let hello = Hello { version: VERSION, instance: g.instance(), addresses };
-                self.reply(frame.call, Ok(vec![hello]))
+            Call::HELLO => {
+                let (life, outlives) = (g.life(), g.outlives_process());
+                self.reply(frame.call, Ok(vec![Hello { version: VERSION, life, outlives }]))
             }
-            Call::Capabilities => {
+            Call::CAPABILITIES => {
                 self.reply(frame.call, g.capabilities().map(|capabilities| vec![capabilities]))
             }
-            Call::List => self.reply(frame.call, g.list()),
-            Call::Snapshot => self.act(frame, |ids: Vec<SessionId>| g.snapshot(&ids)),
-            Call::Admit => self.act(frame, |profiles: Vec<Profile>| g.admit(&profiles)),
-            Call::Stage => self.act(frame, |orders| g.stage(orders)),
-            Call::Pause => self.act(frame, |orders| g.pause(orders)),
-            Call::Resume => self.act(frame, |orders| g.resume(orders)),
-            Call::Activate => self.act(frame, |orders| g.activate(orders)),
-            Call::Release => self.act(frame, |orders| g.release(orders)),
-            Call::Discard => self.act(frame, |orders| g.discard(orders)),
-            Call::Extend => self.act(frame, |orders| g.extend(orders)),
-            Call::Provision => self.act(frame, |all: Vec<Context>| Ok(g.provision(all))),
-            Call::AddChild => self.act(frame, |orders: Vec<(SessionId, ChildSa)>| {
-                Ok(orders.into_iter().map(|(id, child)| g.add_child(id, child)).collect())
-            }),
-            Call::RemoveChild => self.act(frame, |orders: Vec<(SessionId, u32)>| {
-                Ok(orders.into_iter().map(|(id, spi)| g.remove_child(id, spi)).collect())
-            }),
-            Call::Remove => self.act(frame, |ids: Vec<SessionId>| {
-                Ok(ids.into_iter().map(|id| g.remove(id)).collect())
-            }),
-            Call::Counters => self.reply(frame.call, Ok(vec![g.counters()])),
-            Call::SetNeighbour => self.act(frame, |all: Vec<(Name, _)>| {
-                all.into_iter().for_each(|(name, relay)| g.set_neighbour(name, relay));
-                Ok(vec![()])
-            }),
-            Call::SetInnerHost => self.act(frame, |all: Vec<_>| {
-                all.into_iter().for_each(|address| g.set_inner_host(address));
-                Ok(vec![()])
-            }),
-            Call::Subscribe | Call::Event | Call::Fault => {
-                let why = format!("{:?} is not for the gateway to do", frame.call);
-                self.reply::<()>(frame.call, Err(Fault::Unreachable(why)))
+            Call::LIST => self.reply(frame.call, g.list()),
+            Call::SNAPSHOT => self.act(frame, |ids: Vec<SessionId>| g.snapshot(&ids)),
+            Call::ADMIT => self.act(frame, |profiles: Vec<Profile>| g.admit(&profiles)),
+            Call::STAGE => self.act(frame, |orders| g.stage(orders)),
+            Call::PAUSE => self.act(frame, |orders| g.pause(orders)),
+            Call::RESUME => self.act(frame, |orders| g.resume(orders)),
+            Call::ACTIVATE => self.act(frame, |orders| g.activate(orders)),
+            Call::RELEASE => self.act(frame, |orders| g.release(orders)),
+            Call::DISCARD => self.act(frame, |orders| g.discard(orders)),
+            Call::EXTEND => self.act(frame, |orders| g.extend(orders)),
+            Call(number) if (Call::FIRST_OWN..Call::EVENT.0).contains(&number) => {
+                match g.own_call(OwnCall(frame)) {
+                    Ok(OwnAnswer(answer)) => answer.write(&mut self.stream, frame.call),
+                    Err(fault) => self.reply::<()>(frame.call, Err(fault)),
+                }
+            }
+            Call(number) => {
+                let what = format!("call {number} is not for a gateway to do");
+                Err(io::Error::new(ErrorKind::InvalidData, what))
             }
         }
     }
@@ -240,8 +244,8 @@ impl Connection {
 
     fn reply<R: Encode>(&mut self, call: Call, answer: Result<Vec<R>, Fault>) -> io::Result<()> {
         match answer {
-            Ok(results) => call::write_list(&mut self.stream, call, &results),
-            Err(fault) => call::write_list(&mut self.stream, Call::Fault, &[fault.to_string()]),
+            Ok(results) => Answer::of(&results)?.write(&mut self.stream, call),
+            Err(fault) => Answer::of(&[fault.to_string()])?.write(&mut self.stream, Call::FAULT),
         }
     }
 
@@ -249,13 +253,13 @@ impl Connection {
     fn tell_events(&mut self) -> io::Result<()> {
         let (sink, source) = EventSink::bounded(EVENTS);
         if let Err(fault) = self.gateway.subscribe(sink) {
-            return self.reply::<()>(Call::Subscribe, Err(fault));
+            return self.reply::<()>(Call::SUBSCRIBE, Err(fault));
         }
-        self.reply(Call::Subscribe, Ok(vec![()]))?;
+        self.reply(Call::SUBSCRIBE, Ok(vec![()]))?;
         while !self.stopping.load(Ordering::Acquire) {
             let events = gather(&source);
             if !events.is_empty() {
-                call::write_list(&mut self.stream, Call::Event, &events)?;
+                Answer::of(&events)?.write(&mut self.stream, Call::EVENT)?;
             } else if gone(&self.stream)? {
                 return Ok(());
             }

@@ -19,10 +19,8 @@ use bincode::{Decode, Encode};
 use protocol_spec::codec;
 use zeroize::Zeroizing;
 
-use super::Addresses;
-
 /// Changes with every change of this protocol.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Most octets of one frame.
 const MAX_FRAME: usize = 1 << 20;
 /// Most orders or results in one frame.
@@ -30,64 +28,51 @@ pub(crate) const MAX_ITEMS: usize = 512;
 /// Within a frame nothing may take longer.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The numbers of the calls.
+/// The number of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Call {
-    Hello = 1,
-    Capabilities,
-    Subscribe,
-    List,
-    Snapshot,
-    Admit,
-    Stage,
-    Pause,
-    Resume,
-    Activate,
-    Release,
-    Discard,
-    Extend,
-    Provision = 64,
-    AddChild,
-    RemoveChild,
-    Remove,
-    Counters,
-    SetNeighbour,
-    SetInnerHost,
-    /// From the gateway: events, without being asked.
-    Event = 128,
-    /// From the gateway: it cannot do this call at all; one text.
-    Fault = 255,
-}
+pub(crate) struct Call(pub(crate) u8);
 
 impl Call {
-    fn from_code(code: u8) -> Option<Self> {
-        use Call::*;
-        let all = [
-            Hello,
-            Capabilities,
-            Subscribe,
-            List,
-            Snapshot,
-            Admit,
-            Stage,
-            Pause,
-            Resume,
-            Activate,
-            Release,
-            Discard,
-            Extend,
-            Provision,
-            AddChild,
-            RemoveChild,
-            Remove,
-            Counters,
-            SetNeighbour,
-            SetInnerHost,
-            Event,
-            Fault,
-        ];
-        all.into_iter().find(|call| *call as u8 == code)
+    pub(crate) const HELLO: Self = Self(1);
+    pub(crate) const CAPABILITIES: Self = Self(2);
+    pub(crate) const SUBSCRIBE: Self = Self(3);
+    pub(crate) const LIST: Self = Self(4);
+    pub(crate) const SNAPSHOT: Self = Self(5);
+    pub(crate) const ADMIT: Self = Self(6);
+    pub(crate) const STAGE: Self = Self(7);
+    pub(crate) const PAUSE: Self = Self(8);
+    pub(crate) const RESUME: Self = Self(9);
+    pub(crate) const ACTIVATE: Self = Self(10);
+    pub(crate) const RELEASE: Self = Self(11);
+    pub(crate) const DISCARD: Self = Self(12);
+    pub(crate) const EXTEND: Self = Self(13);
+    /// From here to 127: a body's own, beside the trait.
+    pub(crate) const FIRST_OWN: u8 = 64;
+    /// From the gateway: events, without being asked.
+    pub(crate) const EVENT: Self = Self(128);
+    /// From the gateway: it cannot do this call at all; one text.
+    pub(crate) const FAULT: Self = Self(255);
+}
+
+/// What a gateway answers to a call: a list, encoded.
+pub(crate) struct Answer(Vec<(Zeroizing<Vec<u8>>, bool)>);
+
+impl Answer {
+    /// The frames of a list of results.
+    pub(crate) fn of<T: Encode>(mut items: &[T]) -> io::Result<Self> {
+        let mut frames = Vec::new();
+        loop {
+            let (octets, count) = fit(items)?;
+            items = &items[count..];
+            frames.push((octets, !items.is_empty()));
+            if items.is_empty() {
+                return Ok(Self(frames));
+            }
+        }
+    }
+
+    pub(crate) fn write(&self, stream: &mut UnixStream, call: Call) -> io::Result<()> {
+        self.0.iter().try_for_each(|(octets, more)| write(stream, call, *more, octets))
     }
 }
 
@@ -95,9 +80,10 @@ impl Call {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Hello {
     pub(crate) version: u32,
-    /// Random for each life of the gateway.
-    pub(crate) instance: [u8; 16],
-    pub(crate) addresses: Addresses,
+    /// Which life of the gateway this is: with another one all sessions are gone.
+    pub(crate) life: [u8; 16],
+    /// Whether sessions outlive the process that we speak to.
+    pub(crate) outlives: bool,
 }
 
 /// A frame that was read. Its octets may hold keys and are wiped.
@@ -140,7 +126,7 @@ pub(crate) fn write(
     stream.set_write_timeout(Some(FRAME_TIMEOUT))?;
     let mut head = [0; 6];
     head[..4].copy_from_slice(&length.to_be_bytes());
-    head[4..].copy_from_slice(&[call as u8, u8::from(more)]);
+    head[4..].copy_from_slice(&[call.0, u8::from(more)]);
     if body.len() <= 4096 {
         // One write for the short ones, which are most.
         let mut octets = Zeroizing::new(Vec::with_capacity(head.len() + body.len()));
@@ -150,22 +136,6 @@ pub(crate) fn write(
     }
     stream.write_all(&head)?;
     stream.write_all(body)
-}
-
-/// Writes a list, in as many frames as it takes.
-pub(crate) fn write_list<T: Encode>(
-    stream: &mut UnixStream,
-    call: Call,
-    mut items: &[T],
-) -> io::Result<()> {
-    loop {
-        let (octets, count) = fit(items)?;
-        items = &items[count..];
-        write(stream, call, !items.is_empty(), &octets)?;
-        if items.is_empty() {
-            return Ok(());
-        }
-    }
 }
 
 /// Reads one frame; `None` if nothing began within `patience`.
@@ -184,10 +154,9 @@ pub(crate) fn read(stream: &mut UnixStream, patience: Duration) -> io::Result<Op
     let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
     let length = length.checked_sub(2).filter(|length| *length <= MAX_FRAME);
     let length = length.ok_or_else(|| invalid("a frame with a length that none may have"))?;
-    let call = Call::from_code(call).ok_or_else(|| invalid("a call that is not known"))?;
     let mut body = Zeroizing::new(vec![0; length]);
     stream.read_exact(&mut body)?;
-    Ok(Some(Frame { call, more: more != 0, body }))
+    Ok(Some(Frame { call: Call(call), more: more != 0, body }))
 }
 
 pub(crate) fn timed_out(error: &io::Error) -> bool {

@@ -1,8 +1,7 @@
-//! A gateway in another process, as the daemon and the end users see it.
+//! A gateway in another process, as the daemon sees it.
 
 use std::{
     io::{self, ErrorKind},
-    net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
@@ -23,18 +22,16 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 use protocol_spec::{
-    context::{ChildSa, Context},
-    id::{Generation, Name, SessionId},
+    context::Context,
+    id::{Generation, SessionId},
     profile::{Capabilities, Profile},
-    status::Refusal,
     transfer::{Finals, SessionStatus},
 };
 
 use super::{
-    Addresses, Counters, GatewayAdmin,
+    LOOK_UP,
     call::{self, Call, Hello, VERSION},
     clock::Clock,
-    gateway::LOOK_UP,
 };
 use crate::plugin::{
     Activate, Discard, EventSink, Extend, Fault, GatewayEvent, GatewayPlugin, Pause, PerSession,
@@ -50,17 +47,18 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 const RECONNECT_TIMEOUT: Duration = Duration::from_millis(600);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The embedded gateway in another process.
+/// A gateway in another process.
 ///
 /// A connection that breaks is made again without anybody noticing: every act is
-/// safe to repeat. If the process behind the socket is another one than before,
-/// or none, the next call says [`Fault::Lost`], once for each lost process; then
-/// the new one is taken for what it is, a gateway without sessions.
+/// safe to repeat. Where sessions end with their process and the one behind the
+/// socket is another one than before, or none, the next call says
+/// [`Fault::Lost`], once for each lost process; then the new one is taken for what
+/// it is, a gateway without sessions.
 pub struct RemoteGateway {
     path: PathBuf,
     connection: Option<UnixStream>,
     /// Which life of the gateway was spoken to last, and in which process.
-    known: Option<([u8; 16], i32)>,
+    known: Option<Known>,
     /// Tells the thread that reads events to end.
     watching: Option<Arc<AtomicBool>>,
 }
@@ -77,12 +75,12 @@ impl RemoteGateway {
     /// [`Fault::Unreachable`] if it is not.
     pub fn connect(path: impl Into<PathBuf>) -> Result<Self, Fault> {
         let mut gateway = Self::new(path);
-        gateway.addresses()?;
+        gateway.capabilities()?;
         Ok(gateway)
     }
 
     /// Orders that change nothing when they are repeated.
-    fn repeat<Q: Encode, R: Encode + Decode<()>>(
+    pub(crate) fn repeat<Q: Encode, R: Encode + Decode<()>>(
         &mut self,
         call: Call,
         orders: &[Q],
@@ -91,11 +89,11 @@ impl RemoteGateway {
     }
 
     /// One question without orders.
-    fn ask<R: Encode + Decode<()>>(&mut self, call: Call) -> Result<Vec<R>, Fault> {
+    pub(crate) fn ask<R: Encode + Decode<()>>(&mut self, call: Call) -> Result<Vec<R>, Fault> {
         self.exchange(call, &encode::<()>(&[])?.0, 0, true)
     }
 
-    fn in_chunks<Q: Encode, R: Encode + Decode<()>>(
+    pub(crate) fn in_chunks<Q: Encode, R: Encode + Decode<()>>(
         &mut self,
         call: Call,
         mut orders: &[Q],
@@ -119,7 +117,7 @@ impl RemoteGateway {
         again: bool,
     ) -> Result<Vec<R>, Fault> {
         let patience = match call {
-            Call::List => LIST_TIMEOUT,
+            Call::LIST => LIST_TIMEOUT,
             _ => CALL_TIMEOUT + SESSION_TIMEOUT * count as u32,
         };
         let first = self.exchange_once(call, orders, patience)?;
@@ -156,26 +154,36 @@ impl RemoteGateway {
     }
 
     fn reconnect(&mut self) -> Result<UnixStream, Fault> {
-        let opened = open(&self.path, self.known.map(|(_, process)| process));
+        let opened = open(&self.path, self.known.map(|known| known.process));
         let (stream, hello, process) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let why = format!("{}: {error}", self.path.display());
                 let absent =
                     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused);
-                return Err(match self.known.take_if(|_| absent) {
+                // Sessions that outlive their process are there still.
+                return Err(match self.known.take_if(|known| absent && !known.outlives) {
                     Some(_) => Fault::Lost(why),
                     None => Fault::Unreachable(why),
                 });
             }
         };
-        let before = self.known.replace((hello.instance, process));
-        if before.is_some_and(|(instance, _)| instance != hello.instance) {
+        let Hello { life, outlives, .. } = hello;
+        let before = self.known.replace(Known { life, outlives, process });
+        if before.is_some_and(|before| before.life != life) {
             self.connection = Some(stream);
             return Err(Fault::Lost("another gateway process has taken its place".to_owned()));
         }
         Ok(stream)
     }
+}
+
+/// Who was spoken to last.
+#[derive(Clone, Copy)]
+struct Known {
+    life: [u8; 16],
+    outlives: bool,
+    process: i32,
 }
 
 impl Drop for RemoteGateway {
@@ -202,7 +210,7 @@ fn converse<R: Encode + Decode<()>>(
     loop {
         let frame = call::read(stream, patience)?;
         let frame = frame.ok_or_else(|| io::Error::from(ErrorKind::TimedOut))?;
-        if frame.call == Call::Fault {
+        if frame.call == Call::FAULT {
             return Ok(Err(frame.items::<String>()?.join(", ")));
         }
         if frame.call != call {
@@ -239,7 +247,7 @@ fn open(path: &Path, process: Option<i32>) -> io::Result<(UnixStream, Hello, i32
     }
     let process = peer.pid();
     let (nothing, _) = call::fit::<()>(&[])?;
-    let hello = converse::<Hello>(&mut stream, Call::Hello, &nothing, CALL_TIMEOUT)?;
+    let hello = converse::<Hello>(&mut stream, Call::HELLO, &nothing, CALL_TIMEOUT)?;
     let hello = hello.map_err(io::Error::other)?.into_iter().next();
     match hello {
         Some(hello) if hello.version == VERSION => Ok((stream, hello, process)),
@@ -251,21 +259,21 @@ fn open(path: &Path, process: Option<i32>) -> io::Result<(UnixStream, Hello, i32
     }
 }
 
-fn one<T>(results: Vec<T>) -> Result<T, Fault> {
+pub(crate) fn one<T>(results: Vec<T>) -> Result<T, Fault> {
     let nothing = || Fault::Unreachable("an answer without a result".to_owned());
     results.into_iter().next().ok_or_else(nothing)
 }
 
 impl GatewayPlugin for RemoteGateway {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
-        self.ask(Call::Capabilities).and_then(one)
+        self.ask(Call::CAPABILITIES).and_then(one)
     }
 
     fn subscribe(&mut self, sink: EventSink) -> Result<(), Fault> {
         if let Some(watching) = self.watching.take() {
             watching.store(false, Ordering::Release);
         }
-        let known = self.known.map(|(_, process)| process);
+        let known = self.known.map(|known| known.process);
         let unreachable = |error: io::Error| Fault::Unreachable(error.to_string());
         let stream = subscribe(&self.path, known).map_err(unreachable)?;
         let watching = Arc::new(AtomicBool::new(true));
@@ -279,88 +287,43 @@ impl GatewayPlugin for RemoteGateway {
     }
 
     fn list(&mut self) -> Result<Vec<SessionStatus>, Fault> {
-        self.ask(Call::List)
+        self.ask(Call::LIST)
     }
 
     fn snapshot(&mut self, sessions: &[SessionId]) -> Result<PerSession<Context>, Fault> {
-        self.repeat(Call::Snapshot, sessions)
+        self.repeat(Call::SNAPSHOT, sessions)
     }
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
-        self.repeat(Call::Admit, profiles)
+        self.repeat(Call::ADMIT, profiles)
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        self.repeat(Call::Stage, &orders)
+        self.repeat(Call::STAGE, &orders)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {
-        self.repeat(Call::Pause, &orders)
+        self.repeat(Call::PAUSE, &orders)
     }
 
     fn resume(&mut self, orders: Vec<Resume>) -> Result<PerSession<()>, Fault> {
-        self.repeat(Call::Resume, &orders)
+        self.repeat(Call::RESUME, &orders)
     }
 
     fn activate(&mut self, orders: Vec<Activate>) -> Result<PerSession<()>, Fault> {
-        self.repeat(Call::Activate, &orders)
+        self.repeat(Call::ACTIVATE, &orders)
     }
 
     fn release(&mut self, orders: Vec<Release>) -> Result<PerSession<()>, Fault> {
-        self.repeat(Call::Release, &orders)
+        self.repeat(Call::RELEASE, &orders)
     }
 
     fn discard(&mut self, orders: Vec<Discard>) -> Result<PerSession<()>, Fault> {
-        self.repeat(Call::Discard, &orders)
+        self.repeat(Call::DISCARD, &orders)
     }
 
     fn extend(&mut self, orders: Vec<Extend>) -> Result<PerSession<()>, Fault> {
-        self.repeat(Call::Extend, &orders)
-    }
-}
-
-impl GatewayAdmin for RemoteGateway {
-    fn addresses(&mut self) -> Result<Addresses, Fault> {
-        Ok(one(self.ask::<Hello>(Call::Hello)?)?.addresses)
-    }
-
-    fn provision(
-        &mut self,
-        contexts: Vec<Context>,
-    ) -> Result<Vec<Result<SessionId, Refusal>>, Fault> {
-        self.in_chunks(Call::Provision, &contexts, false)
-    }
-
-    fn add_child(
-        &mut self,
-        session: SessionId,
-        child: ChildSa,
-    ) -> Result<Result<Generation, Refusal>, Fault> {
-        self.in_chunks(Call::AddChild, &[(session, child)], false).and_then(one)
-    }
-
-    fn remove_child(
-        &mut self,
-        session: SessionId,
-        spi: u32,
-    ) -> Result<Result<Generation, Refusal>, Fault> {
-        self.in_chunks(Call::RemoveChild, &[(session, spi)], false).and_then(one)
-    }
-
-    fn remove(&mut self, session: SessionId) -> Result<Result<(), Refusal>, Fault> {
-        self.in_chunks(Call::Remove, &[session], false).and_then(one)
-    }
-
-    fn counters(&mut self) -> Result<Counters, Fault> {
-        self.ask(Call::Counters).and_then(one)
-    }
-
-    fn set_neighbour(&mut self, name: Name, relay: SocketAddr) -> Result<(), Fault> {
-        self.repeat(Call::SetNeighbour, &[(name, relay)]).and_then(one)
-    }
-
-    fn set_inner_host(&mut self, address: SocketAddr) -> Result<(), Fault> {
-        self.repeat(Call::SetInnerHost, &[address]).and_then(one)
+        self.repeat(Call::EXTEND, &orders)
     }
 }
 
@@ -368,7 +331,7 @@ impl GatewayAdmin for RemoteGateway {
 fn subscribe(path: &Path, process: Option<i32>) -> io::Result<UnixStream> {
     let (mut stream, _, _) = open(path, process)?;
     let (nothing, _) = call::fit::<()>(&[])?;
-    converse::<()>(&mut stream, Call::Subscribe, &nothing, CALL_TIMEOUT)?
+    converse::<()>(&mut stream, Call::SUBSCRIBE, &nothing, CALL_TIMEOUT)?
         .map_err(io::Error::other)?;
     Ok(stream)
 }

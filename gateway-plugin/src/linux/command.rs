@@ -1,0 +1,186 @@
+//! The command `cxtp-linux`, as a function.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, mpsc::sync_channel},
+};
+
+use clap::Parser;
+use nix::sys::signal::SigSet;
+use protocol_spec::{id::SessionId, profile::Capabilities};
+
+use super::{
+    LinuxGateway,
+    config::{Config, Daemon},
+    daemon::{DaemonEvent, IkeDaemon, LastResponses},
+    gateway::Place,
+    kernel_only::{self, FEATURES, KernelOnly},
+    steer::Steered,
+};
+use crate::{
+    holder::{GatewayServer, program, random},
+    steering::{Neighbour, Steering},
+    strongswan::{Charon, CharonSettings},
+    xfrm::{Follower, Kernel, Transforms},
+};
+
+/// Events of the daemon that wait.
+const EVENTS: usize = 8192;
+/// The kernel's widest replay window.
+const MAX_WINDOW: u32 = 4096;
+
+/// A security gateway of the Linux kernel, with strongSwan above it or alone.
+///
+/// It holds what a killed `cxtpd` must find again; `cxtpd` moves the sessions
+/// through its socket.
+#[derive(Parser)]
+#[command(name = "cxtp-linux", version, after_help = EXAMPLE)]
+struct Arguments {
+    /// The settings, a TOML file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/cxtp/linux.toml")]
+    config: PathBuf,
+    /// Only check the settings.
+    #[arg(long)]
+    check: bool,
+}
+
+const EXAMPLE: &str = "Example of the file:
+  name = \"gw-a\"
+  socket = \"/run/cxtp/gateway.sock\"
+  [network]
+  outer = [\"wan\"]
+  inner = \"lan\"
+  own = [\"192.0.2.2\"]
+  [neighbours.gw-b]
+  inner = \"10.0.0.2\"
+  outer = \"192.0.2.3\"
+
+It needs CAP_NET_ADMIN and CAP_NET_RAW. When it is ready it prints one line.
+SIGTERM ends it; its sessions go on. CXTP_LOG=debug shows more.";
+
+/// Runs the Linux gateway until SIGTERM or SIGINT. `args` begin with the name of
+/// the program.
+pub fn linux_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match program::parse::<Arguments>(args) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    // Before any thread begins, so that all of them leave signals to us.
+    let done = program::end_signals().and_then(|signals| {
+        let config = Config::load(&arguments.config)?;
+        if arguments.check {
+            program::say(&format!("{}: nothing is wrong", arguments.config.display()));
+            return Ok(());
+        }
+        run(config, &signals)
+    });
+    program::finish("cxtp-linux", done)
+}
+
+fn run(config: Config, signals: &SigSet) -> Result<(), String> {
+    let socket = config.socket.clone();
+    let gateway = open(config)?;
+    let server = GatewayServer::start(gateway, &socket).map_err(|error| error.to_string())?;
+    program::say(&format!("ready socket={}", socket.display()));
+    let signal = signals.wait().map_err(|error| error.to_string())?;
+    tracing::info!(%signal, "ending; the sessions go on");
+    drop(server);
+    Ok(())
+}
+
+fn open(config: Config) -> Result<LinuxGateway, String> {
+    fn text(error: impl std::fmt::Display) -> String {
+        error.to_string()
+    }
+    let mut kernel = Kernel::open().map_err(text)?;
+    let capabilities = capabilities(&mut kernel, &config)?;
+    let bypass = Box::new(Kernel::open().map_err(text)?);
+    let shared = config.steering.shared.clone();
+    let neighbours = config.neighbours.iter().map(|(name, at)| {
+        let neighbour =
+            Neighbour { name: name.clone(), inner: at.inner, inner_also: None, outer: at.outer };
+        (name.clone(), neighbour)
+    });
+    let neighbours = neighbours.collect();
+    let steering = Steering::open(config.steering, bypass).map_err(text)?;
+    let place = Place {
+        shared,
+        own: config.own,
+        max_sessions: config.max_sessions,
+        drain: config.drain,
+        life: life()?,
+    };
+    let (sender, events) = sync_channel::<DaemonEvent>(EVENTS);
+    let daemon: Box<dyn IkeDaemon> = match config.daemon {
+        Daemon::None => {
+            let local = place.shared.iter().chain(&place.own).copied().collect();
+            kernel_only::follow(Follower::open().map_err(text)?, sender).map_err(text)?;
+            Box::new(KernelOnly::new(capabilities, local, new_id))
+        }
+        Daemon::Strongswan {
+            vici,
+            ha: (ours, charons),
+            hands_out,
+            strongswan_conf,
+            swanctl_conf,
+        } => {
+            let settings = CharonSettings {
+                vici,
+                ours,
+                charons,
+                segments: 16,
+                hands_out,
+                child_transforms: capabilities.child_transforms,
+                strongswan_conf,
+                swanctl_conf,
+            };
+            let responses: Arc<dyn LastResponses> = Arc::new(NoResponses);
+            Box::new(Charon::start(settings, sender, new_id, responses).map_err(text)?)
+        }
+    };
+    let steered = Box::new(Steered::new(steering, neighbours));
+    LinuxGateway::start(place, Box::new(kernel), steered, daemon, events).map_err(text)
+}
+
+fn capabilities(kernel: &mut Kernel, config: &Config) -> Result<Capabilities, String> {
+    let found: Transforms = kernel.transforms().map_err(|error| error.to_string())?;
+    Ok(Capabilities {
+        features: FEATURES.iter().copied().collect(),
+        child_transforms: found
+            .iter()
+            .map(|(_, t)| (t.encryption, t.key_bits, t.integrity))
+            .collect(),
+        ike_transforms: BTreeSet::new(),
+        max_replay_window: MAX_WINDOW,
+        max_sessions: config.max_sessions,
+    })
+}
+
+/// Which life of the kernel's tables this is: they end with the boot.
+fn life() -> Result<[u8; 16], String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .map(u128::to_be_bytes)
+        .map_err(|error| format!("{path}: {error}"))
+}
+
+fn new_id() -> SessionId {
+    let octets = random::octets().unwrap_or_else(|| {
+        tracing::error!("the operating system has no random numbers: no session can be named");
+        std::process::abort()
+    });
+    SessionId(octets)
+}
+
+struct NoResponses;
+
+impl LastResponses for NoResponses {
+    fn last(&self, _: (u64, u64)) -> Option<Vec<u8>> {
+        None
+    }
+}

@@ -1,0 +1,70 @@
+//! What the acts need of the kernel: its tables and its steering. Traits, so that
+//! the acts are tried against a model too.
+
+use protocol_spec::{
+    context::Prefix,
+    id::{Name, SessionId},
+    status::Refusal,
+};
+
+use crate::xfrm::{Counters, KernelPolicy, KernelSa, SaId};
+
+/// The kernel's SAD and SPD.
+pub(crate) trait Tables: Send {
+    /// Every SA.
+    fn sas(&mut self) -> Result<Vec<KernelSa>, Refusal>;
+    /// One SA, if it is there.
+    fn sa(&mut self, id: &SaId) -> Result<Option<KernelSa>, Refusal>;
+    /// Every policy.
+    fn policies(&mut self) -> Result<Vec<KernelPolicy>, Refusal>;
+    /// Numbers of some SAs, in the order of the names.
+    fn counters(&mut self, sas: &[SaId]) -> Result<Vec<Counters>, Refusal>;
+    /// Sets numbers. Never of an SA that may be sending.
+    fn set_counters(&mut self, counters: &[(SaId, Counters)]) -> Result<(), Refusal>;
+    /// Installs SAs, then policies; nothing of them is left after a refusal.
+    fn install(&mut self, sas: &[KernelSa], policies: &[KernelPolicy]) -> Result<(), Refusal>;
+    /// Removes policies, then SAs. What is not there is removed already.
+    fn remove(&mut self, sas: &[SaId], policies: &[KernelPolicy]) -> Result<(), Refusal>;
+}
+
+/// Which packets belong to a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// Inner addresses behind the end user.
+    pub(crate) inner: Vec<Prefix>,
+    /// Inbound and outbound SPI of each Child SA.
+    pub(crate) children: Vec<(u32, u32)>,
+    /// SPIs of the IKE SA, initiator's first.
+    pub(crate) ike: Option<(u64, u64)>,
+    /// The gateway's address and port, and the end user's.
+    pub(crate) local: std::net::SocketAddr,
+    pub(crate) remote: std::net::SocketAddr,
+    /// Whether ESP comes in UDP.
+    pub(crate) in_udp: bool,
+}
+
+/// Who gets a session's packets. Each act is safe to repeat.
+pub(crate) trait Steer: Send {
+    /// Target: packets of the session wait from now on.
+    fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
+    /// Target: the session's ESP and inner packets pass, those that waited first,
+    /// and its packets are taken here from now on.
+    fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
+    /// Target: its IKE packets pass, those that waited first.
+    fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Target: nothing waits any more and what waited is dropped.
+    fn discard(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Source: its packets go to another gateway, inner ones in clear on the inner
+    /// network, outer ones unopened.
+    fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal>;
+    /// Source: nothing leaves under its SAs and its IKE SA.
+    fn block(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
+    /// Source: as if it had never been diverted or blocked.
+    fn restore(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Source: the session is another gateway's; stragglers still go there.
+    fn released(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Nothing of the session is left.
+    fn forget(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Whether a gateway is known to which packets can be sent.
+    fn reaches(&self, gateway: &Name) -> bool;
+}

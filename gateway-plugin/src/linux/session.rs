@@ -1,0 +1,102 @@
+//! A session on the Linux gateway: where it stands. Its keys are the kernel's and
+//! the daemon's; here is only what neither of them knows.
+
+use std::time::Duration;
+
+use protocol_spec::{
+    id::{BatchId, Generation, Name, SessionEpoch, SessionId},
+    status::{Refusal, Status},
+    transfer::{Finals, GrantedRange, SessionState, SessionStatus},
+};
+
+use super::{ground::Flow, pair::Pair};
+
+/// Where a session stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Active,
+    Paused {
+        target: Name,
+        /// What the pause read; the same for ever after.
+        finals: Finals,
+    },
+    Staged {
+        source: Name,
+        batch: BatchId,
+        grants: Vec<GrantedRange>,
+    },
+    /// Gone to another gateway, which still gets what arrives here until then.
+    Released {
+        until: Duration,
+    },
+}
+
+impl Phase {
+    fn word(&self) -> String {
+        match self {
+            Self::Active => "active here".to_owned(),
+            Self::Paused { target, .. } => format!("paused here for {target}"),
+            Self::Staged { source, .. } => format!("staged here from {source}"),
+            Self::Released { .. } => "released".to_owned(),
+        }
+    }
+}
+
+/// A session's SAs and packets in this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Paths {
+    pub(crate) pairs: Vec<Pair>,
+    pub(crate) flow: Flow,
+}
+
+/// A session and its newest ownership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) epoch: SessionEpoch,
+    pub(crate) generation: Generation,
+    pub(crate) phase: Phase,
+    /// As it was staged or paused; an active one is looked at anew.
+    pub(crate) paths: Option<Paths>,
+}
+
+impl Session {
+    /// One that came up here.
+    pub(crate) fn new(id: SessionId, generation: Generation) -> Self {
+        Self { id, epoch: SessionEpoch(0), generation, phase: Phase::Active, paths: None }
+    }
+
+    /// What `list` says of it; nothing once it is gone.
+    pub(crate) fn status(&self) -> Option<SessionStatus> {
+        let state = match &self.phase {
+            Phase::Active => SessionState::Active,
+            Phase::Paused { target, .. } => SessionState::Paused { target: target.clone() },
+            Phase::Staged { source, batch, .. } => {
+                SessionState::Staged { source: source.clone(), batch: *batch }
+            }
+            Phase::Released { .. } => return None,
+        };
+        let Self { id, epoch, generation, .. } = *self;
+        Some(SessionStatus { session: id, epoch, generation, state })
+    }
+
+    /// Refuses an act of an older ownership.
+    pub(crate) fn refuse_stale(&self, epoch: SessionEpoch) -> Result<(), Refusal> {
+        if epoch < self.epoch {
+            let detail = format!("epoch {epoch} is below the known {}", self.epoch);
+            return Err(Refusal::new(Status::StaleEpoch, detail));
+        }
+        Ok(())
+    }
+
+    /// A refusal of an act that does not fit where the session stands.
+    pub(crate) fn unfit(&self, cure: &str) -> Refusal {
+        let detail = format!("session {} is {}: {cure}", self.id, self.phase.word());
+        Refusal::new(Status::NoTransfer, detail)
+    }
+}
+
+/// A refusal for a session that is not known.
+pub(crate) fn no_session(id: SessionId) -> Refusal {
+    Refusal::new(Status::NoSession, format!("this gateway has no session {id}"))
+}

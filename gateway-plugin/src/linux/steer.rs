@@ -1,0 +1,142 @@
+//! [`Steer`] on [`Steering`], and the bypass policies that it wants of the kernel.
+
+use std::collections::BTreeMap;
+
+use protocol_spec::{
+    context::{Direction, Policy, Prefix, Selector},
+    id::{Name, SessionId},
+    status::{Refusal, Status},
+};
+
+use super::ground::{Flow, Steer};
+use crate::{
+    steering::{Bypass, Neighbour, Steering, SteeringError, Traffic},
+    xfrm::{Kernel, KernelPolicy, XfrmError},
+};
+
+/// Before every policy of an IKE daemon: lower is stronger.
+const FIRST: u32 = 1;
+
+/// Steering, with the gateways that it knows.
+pub(crate) struct Steered {
+    steering: Steering,
+    neighbours: BTreeMap<Name, Neighbour>,
+}
+
+impl Steered {
+    pub(crate) fn new(steering: Steering, neighbours: BTreeMap<Name, Neighbour>) -> Self {
+        Self { steering, neighbours }
+    }
+
+    fn neighbour(&self, name: &Name) -> Result<Neighbour, Refusal> {
+        self.neighbours.get(name).cloned().ok_or_else(|| {
+            let detail = format!("`{name}` is not among the neighbours of this gateway");
+            Refusal::new(Status::NoPeer, detail)
+        })
+    }
+}
+
+fn refusal(error: SteeringError) -> Refusal {
+    let status = match error {
+        SteeringError::Unreachable { .. } => Status::NoPeer,
+        SteeringError::Taken { .. } => Status::AddressCollision,
+        _ => Status::GatewayFault,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+fn traffic(flow: &Flow) -> Traffic {
+    Traffic {
+        inner: flow.inner.clone(),
+        children: flow.children.clone(),
+        ike: flow.ike,
+        local: flow.local,
+        remote: flow.remote,
+        udp_encapsulated: flow.in_udp,
+    }
+}
+
+impl Steer for Steered {
+    fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.hold(session, &traffic(flow)).map_err(refusal)
+    }
+
+    fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.known(session, &traffic(flow)).map_err(refusal)?;
+        self.steering.arrived(session).map_err(refusal)?;
+        self.steering.let_go_data(session).map_err(refusal)
+    }
+
+    fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.let_go_ike(session).map_err(refusal)
+    }
+
+    fn discard(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.discard(session, None).map_err(refusal)?;
+        self.steering.forget(session).map_err(refusal)
+    }
+
+    fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal> {
+        let target = self.neighbour(target)?;
+        self.steering.divert(session, &traffic(flow), &target).map_err(refusal)
+    }
+
+    fn block(&mut self, session: SessionId, _: &Flow) -> Result<(), Refusal> {
+        self.steering.block(session).map_err(refusal)
+    }
+
+    fn restore(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.restore(session).map_err(refusal)
+    }
+
+    fn released(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.released(session).map_err(refusal)
+    }
+
+    fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.forget(session).map_err(refusal)
+    }
+
+    fn reaches(&self, gateway: &Name) -> bool {
+        self.neighbours.contains_key(gateway)
+    }
+}
+
+impl Bypass for Kernel {
+    fn allow(&mut self, _: SessionId, inner: &[Prefix], interface: u32) -> Result<(), String> {
+        first_error(self.replace_policies(&bypasses(inner, interface)), |_| false)
+    }
+
+    fn revoke(&mut self, _: SessionId, inner: &[Prefix], interface: u32) -> Result<(), String> {
+        let results = self.remove_policies(&bypasses(inner, interface));
+        first_error(results, |error| matches!(error, XfrmError::Missing(_)))
+    }
+}
+
+fn first_error(
+    results: Vec<Result<(), XfrmError>>,
+    harmless: impl Fn(&XfrmError) -> bool,
+) -> Result<(), String> {
+    let error = results.into_iter().filter_map(Result::err).find(|error| !harmless(error));
+    error.map_or(Ok(()), |error| Err(error.to_string()))
+}
+
+/// Packets to these prefixes that are routed out on the inner interface.
+fn bypasses(inner: &[Prefix], interface: u32) -> Vec<KernelPolicy> {
+    let any = |prefix| Selector { prefix, ports: (0, u16::MAX) };
+    let policies = inner.iter().map(|destination| {
+        let zero = match destination.address {
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let policy = Policy {
+            direction: Direction::Out,
+            priority: FIRST,
+            source: any(Prefix { address: zero, bits: 0 }),
+            destination: any(*destination),
+            protocol: 0,
+        };
+        KernelPolicy::bypass(policy, Some(interface))
+    });
+    policies.collect()
+}

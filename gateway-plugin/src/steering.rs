@@ -1,0 +1,390 @@
+//! What in the kernel makes packets arrive at the owner of a session, and keeps a
+//! gateway from speaking for a session that it must not speak for.
+//!
+//! The rules are one readable file (`steering/ruleset.nft`), loaded once. What
+//! changes with a session are elements of its sets and routes, written over
+//! netlink; each element carries the session's id, so the state lives in the
+//! kernel, holds while no daemon runs and is found again by [`Steering::list`].
+//!
+//! | call | kernel | undone by |
+//! | --- | --- | --- |
+//! | [`known`](Steering::known) | inner prefixes never leave outside in clear | [`forget`](Steering::forget) |
+//! | [`hold`](Steering::hold) | inbound ESP, IKE and inner packets wait in a queue; dropped when nobody reads it | [`let_go_data`](Steering::let_go_data), [`let_go_ike`](Steering::let_go_ike), [`discard`](Steering::discard) |
+//! | [`divert`](Steering::divert) | inner packets are routed to the target, outer ones relayed to it unopened | [`restore`](Steering::restore), [`forget`](Steering::forget) |
+//! | [`block`](Steering::block) | outbound ESP and own IKE are dropped as they leave | [`restore`](Steering::restore), [`forget`](Steering::forget) |
+//! | [`arrived`](Steering::arrived) | clients and inner addresses are taken here | [`released`](Steering::released), [`forget`](Steering::forget) |
+//!
+//! Life of a session, at the target: `hold`, `known`, `arrived`, `let_go_data`,
+//! `let_go_ike`; at the source: `known`, `divert`, `block`, then `restore` or
+//! `released` and, after the drain, `forget`.
+
+mod acts;
+mod address;
+mod announce;
+mod back;
+mod command;
+mod config;
+mod error;
+mod hold;
+mod hook;
+mod layer2;
+mod ledger;
+mod link;
+mod message;
+mod netlink;
+mod nft;
+mod packet;
+mod queue;
+mod route;
+mod ruleset;
+mod set;
+mod share;
+mod traffic;
+
+use std::collections::HashMap;
+
+use protocol_spec::id::SessionId;
+
+use self::{
+    announce::Announcer, hook::Hook, ledger::Ledger, link::Links, nft::Nft, queue::Queue,
+    route::Routes, set::Purpose,
+};
+pub use self::{
+    config::{Config, InnerReach, Layer2, Limits, Mode},
+    error::SteeringError,
+    hold::HeldCount,
+    traffic::{Bypass, Neighbour, NoBypass, Standing, Traffic},
+};
+
+/// The steering of one gateway. One at a time on a host (network namespace): the
+/// queue's number is its lock.
+pub struct Steering {
+    config: Config,
+    links: Links,
+    nft: Nft,
+    routes: Routes,
+    queue: Queue,
+    announcer: Announcer,
+    ledger: Ledger,
+    /// Traffic as it was named last, in this life of the process.
+    traffic: HashMap<SessionId, Traffic>,
+    bypass: Box<dyn Bypass>,
+    hook: Hook,
+}
+
+impl Steering {
+    /// Takes up the steering of this host: loads the rules (elements that are
+    /// there stay: our restart opens nothing), finds what stands, and begins to
+    /// read the queue.
+    ///
+    /// # Errors
+    /// [`SteeringError`] that says which setting, program or part of the kernel
+    /// is missing.
+    pub fn open(config: Config, bypass: Box<dyn Bypass>) -> Result<Self, SteeringError> {
+        config.validate()?;
+        let links = Links::find(&config)?;
+        ruleset::load(&config, &links)?;
+        let mut nft = Nft::open()?;
+        let ledger = Ledger::read(&mut nft)?;
+        let mut routes = Routes::open(config.table)?;
+        routes.ensure_rules(config.preference)?;
+        let queue = Queue::open(&config)?;
+        for (session, elements) in ledger.sessions() {
+            queue.hold(session, elements);
+        }
+        let hook = Hook::new(config.hook.clone());
+        let mut steering = Self {
+            config,
+            links,
+            nft,
+            routes,
+            queue,
+            announcer: Announcer::start()?,
+            ledger,
+            traffic: HashMap::new(),
+            bypass,
+            hook,
+        };
+        steering.share()?;
+        Ok(steering)
+    }
+
+    /// Names the traffic of a session that lives here or will: from now on its
+    /// inner prefixes never leave an outer interface in clear. Named again after a
+    /// change, the new traffic replaces the old, and what stood for the old (a
+    /// hold, a block) stands for the new.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if another session has a prefix already.
+    pub fn known(&mut self, session: SessionId, traffic: &Traffic) -> Result<(), SteeringError> {
+        traffic.check()?;
+        let standing = self.ledger.purposes(session);
+        let mut wanted = traffic.guard();
+        for (purpose, elements) in [
+            (Purpose::HoldData, traffic.hold_data()),
+            (Purpose::HoldIke, traffic.hold_ike()),
+            (Purpose::Block, traffic.block()),
+            (Purpose::Own, traffic.client(Purpose::Own)),
+            (Purpose::Other, traffic.client(Purpose::Other)),
+        ] {
+            if standing.contains(&purpose) {
+                wanted.extend(elements);
+            }
+        }
+        let replaced = |purpose| purpose != Purpose::Relay;
+        self.set(session, replaced, wanted)?;
+        if standing.contains(&Purpose::HoldData) || standing.contains(&Purpose::HoldIke) {
+            self.queue.hold(session, self.ledger.of(session));
+        }
+        if let Some(old) = self.traffic.insert(session, traffic.clone()) {
+            let gone: Vec<_> =
+                old.inner.into_iter().filter(|p| !traffic.inner.contains(p)).collect();
+            self.bypass.revoke(session, &gone, self.links.inner.index).map_err(bypass)?;
+        }
+        self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)
+    }
+
+    /// From now on the session's inbound ESP, its IKE and the packets for its
+    /// inner prefixes wait here, within the bounds of [`Limits`]; they are dropped
+    /// when this process is gone. Its inner prefixes are guarded as by
+    /// [`Steering::known`]. Done again with new traffic, the new replaces the old.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if an SPI or prefix is another session's; then nothing
+    /// changed.
+    pub fn hold(&mut self, session: SessionId, traffic: &Traffic) -> Result<(), SteeringError> {
+        let mut results = self.hold_all(&[(session, traffic)]);
+        results.pop().map_or(Ok(()), |(_, result)| result)
+    }
+
+    /// [`Steering::hold`] for many sessions in one transaction of the kernel. One
+    /// result for each, in order.
+    pub fn hold_all(
+        &mut self,
+        sessions: &[(SessionId, &Traffic)],
+    ) -> Vec<(SessionId, Result<(), SteeringError>)> {
+        let mut wanted = Vec::with_capacity(sessions.len());
+        for (session, traffic) in sessions {
+            let mut elements = traffic.guard();
+            elements.extend(traffic.hold_data());
+            elements.extend(traffic.hold_ike());
+            // The queue knows whose a packet is before the first one comes.
+            let checked = traffic
+                .check()
+                .and_then(|()| self.ledger.plan(*session, of_hold, elements.clone()).map(drop));
+            wanted.push((
+                *session,
+                checked.map(|()| {
+                    self.queue.hold(*session, &elements);
+                    elements
+                }),
+            ));
+        }
+        let results = self.set_all(wanted, of_hold);
+        for ((session, result), (_, traffic)) in results.iter().zip(sessions) {
+            match result {
+                Ok(()) => drop(self.traffic.insert(*session, (*traffic).clone())),
+                Err(_) if self.holds(*session) => {
+                    self.queue.hold(*session, self.ledger.of(*session));
+                }
+                Err(_) => self.queue.discard(*session, |_| {}),
+            }
+        }
+        results
+    }
+
+    /// Lets the session's ESP and inner packets go on, those that waited first and
+    /// in their order.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; packets flow nevertheless, by way
+    /// of the queue.
+    pub fn let_go_data(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.queue.let_go(session, Purpose::HoldData)?;
+        self.remove(session, |purpose| purpose == Purpose::HoldData)
+    }
+
+    /// Lets the session's IKE packets go on, those that waited first.
+    ///
+    /// # Errors
+    /// As [`Steering::let_go_data`].
+    pub fn let_go_ike(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.queue.let_go(session, Purpose::HoldIke)?;
+        self.remove(session, |purpose| purpose == Purpose::HoldIke)
+    }
+
+    /// Ends a hold without letting anything in: what waited is dropped or, where
+    /// `back` is named, sent back there. Succeeds for a session that is not held.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; then the hold stands, and what
+    /// waited is gone.
+    pub fn discard(
+        &mut self,
+        session: SessionId,
+        back: Option<&Neighbour>,
+    ) -> Result<(), SteeringError> {
+        let held = |purpose| matches!(purpose, Purpose::HoldData | Purpose::HoldIke);
+        let returned = back.map(|neighbour| self.way_back(session, neighbour)).transpose()?;
+        let removed = self.remove(session, held);
+        self.queue.discard(session, |packet| {
+            if let Some(way) = &returned {
+                way.send(packet);
+            }
+        });
+        removed
+    }
+
+    /// Sends the session's inner packets in clear to the target over the inner
+    /// network, and its outer packets unopened to the target. Both on their own:
+    /// nothing is dropped. Done again for another target, the new one replaces
+    /// the old.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the target is not reachable; then nothing changed.
+    pub fn divert(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+        target: &Neighbour,
+    ) -> Result<(), SteeringError> {
+        self.known(session, traffic)?;
+        let reach = self.reach(traffic, target)?;
+        self.set(session, |purpose| purpose == Purpose::Relay, traffic.relay(reach))?;
+        let inner = self.links.inner.index;
+        for (done, prefix) in traffic.inner.iter().enumerate() {
+            let diverted = target
+                .inner_for(prefix.address)
+                .and_then(|gateway| self.routes.divert(*prefix, gateway, inner));
+            if let Err(error) = diverted {
+                for prefix in &traffic.inner[..done] {
+                    self.routes.undivert(*prefix)?;
+                }
+                self.remove(session, |purpose| purpose == Purpose::Relay)?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the way to a neighbour before it is needed, so that
+    /// [`Steering::divert`] need not wait for it.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the neighbour does not answer on the outer side.
+    pub fn prepare(&mut self, neighbour: &Neighbour) -> Result<(), SteeringError> {
+        self.routes.reach(&neighbour.name, neighbour.outer, &self.links).map(drop)
+    }
+
+    /// Drops what would leave under the session's outbound SAs and IKE SPIs.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if its traffic was never named to this process.
+    pub fn block(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        let elements = self.named(session)?.block();
+        self.set(session, |purpose| purpose == Purpose::Block, elements)
+    }
+
+    /// Takes back [`Steering::divert`] and [`Steering::block`]: the session goes on
+    /// here.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses.
+    pub fn restore(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.remove(session, |purpose| matches!(purpose, Purpose::Block | Purpose::Relay))?;
+        self.undivert(session)
+    }
+
+    /// The session is here: its client's packets for a shared address are taken
+    /// (mode `Shared`), its inner addresses are announced on the inner network
+    /// ([`InnerReach::Proxy`]), the hook program is told.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if its traffic was never named, or the kernel refuses.
+    pub fn arrived(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        let traffic = self.named(session)?.clone();
+        if self.config.shared_mac().is_some() {
+            self.set(session, is_client, traffic.client(Purpose::Own))?;
+        }
+        if self.config.inner_reach == InnerReach::Proxy {
+            self.take_inner(&traffic.inner)?;
+        }
+        self.hook.session("arrived", session, &traffic)
+    }
+
+    /// The session is another gateway's now: its client's packets for a shared
+    /// address are left to that. Guard, relay and diversion stand until
+    /// [`Steering::forget`].
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses.
+    pub fn released(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        let Some(traffic) = self.traffic.get(&session).cloned() else {
+            return self.remove(session, |purpose| purpose == Purpose::Own);
+        };
+        self.elsewhere(session, &traffic)?;
+        if self.config.inner_reach == InnerReach::Proxy {
+            self.give_up_inner(&traffic.inner)?;
+        }
+        self.hook.session("released", session, &traffic)
+    }
+
+    /// Tells of a session that lives at another gateway (mode `Shared`): its
+    /// client's packets are not taken, whatever the hash says.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses.
+    pub fn elsewhere(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+    ) -> Result<(), SteeringError> {
+        let wanted = match self.config.shared_mac() {
+            Some(_) => traffic.client(Purpose::Other),
+            None => Vec::new(),
+        };
+        self.set(session, is_client, wanted)
+    }
+
+    /// Removes all that stands for a session. What waits for it is dropped.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses.
+    pub fn forget(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.undivert(session)?;
+        self.remove(session, |_| true)?;
+        self.queue.discard(session, |_| {});
+        let Some(traffic) = self.traffic.remove(&session) else { return Ok(()) };
+        if self.config.inner_reach == InnerReach::Proxy {
+            self.give_up_inner(&traffic.inner)?;
+        }
+        self.bypass.revoke(session, &traffic.inner, self.links.inner.index).map_err(bypass)
+    }
+
+    /// What stands in the kernel, by session: also after our own restart.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel cannot be asked.
+    pub fn list(&mut self) -> Result<Vec<(SessionId, Standing)>, SteeringError> {
+        self.ledger = Ledger::read(&mut self.nft)?;
+        let diverted = self.routes.diverted()?;
+        Ok(self.ledger.standing(&diverted))
+    }
+
+    /// What waits for a session, and what was dropped because too much waited.
+    pub fn held(&self, session: SessionId) -> HeldCount {
+        self.queue.count(session)
+    }
+}
+
+fn of_hold(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::HoldData | Purpose::HoldIke | Purpose::Guard)
+}
+
+fn is_client(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Own | Purpose::Other)
+}
+
+fn bypass(why: String) -> SteeringError {
+    SteeringError::Traffic(format!("bypass policy on the inner interface: {why}"))
+}

@@ -1,0 +1,206 @@
+//! How the acts of [`Steering`] change the kernel.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use nix::libc;
+use protocol_spec::{context::Prefix, id::SessionId};
+
+use super::{
+    Mode, Neighbour, Steering, SteeringError, Traffic,
+    back::WayBack,
+    layer2,
+    link::FrameSocket,
+    nft::Change,
+    route::Reach,
+    set::{Element, Purpose, Set},
+    share::buckets_of,
+};
+
+/// A session, and the elements that it shall have or why it cannot have any.
+type Wanted = (SessionId, Result<Vec<Element>, SteeringError>);
+
+impl Steering {
+    /// Gives a session, of the purposes that are `replaced`, the `wanted` elements
+    /// and no others.
+    pub(super) fn set(
+        &mut self,
+        session: SessionId,
+        replaced: impl Fn(Purpose) -> bool,
+        wanted: Vec<Element>,
+    ) -> Result<(), SteeringError> {
+        let mut results = self.set_all(vec![(session, Ok(wanted))], replaced);
+        results.pop().map_or(Ok(()), |(_, result)| result)
+    }
+
+    /// The same for many sessions in one transaction.
+    pub(super) fn set_all(
+        &mut self,
+        wanted: Vec<Wanted>,
+        replaced: impl Fn(Purpose) -> bool,
+    ) -> Vec<(SessionId, Result<(), SteeringError>)> {
+        let mut results = Vec::with_capacity(wanted.len());
+        let mut changes: Vec<Change> = Vec::with_capacity(wanted.len());
+        let mut places = Vec::with_capacity(wanted.len());
+        for (session, elements) in wanted {
+            let plan = elements.and_then(|e| self.ledger.plan(session, &replaced, e));
+            let result = plan.map(|change| {
+                places.push(results.len());
+                changes.push(change);
+            });
+            results.push((session, result));
+        }
+        let mut outcomes = self.nft.apply(&changes);
+        if outcomes.iter().any(is_flushed) && self.repair().is_ok() {
+            outcomes = self.nft.apply(&changes);
+        }
+        for ((place, change), outcome) in places.into_iter().zip(&changes).zip(outcomes) {
+            if outcome.is_ok() {
+                self.ledger.commit(change);
+            }
+            if let Some((_, result)) = results.get_mut(place) {
+                *result = outcome;
+            }
+        }
+        results
+    }
+
+    /// Takes a session's elements of some purposes away.
+    pub(super) fn remove(
+        &mut self,
+        session: SessionId,
+        which: impl Fn(Purpose) -> bool,
+    ) -> Result<(), SteeringError> {
+        self.set(session, which, Vec::new())
+    }
+
+    /// Whether a session holds packets.
+    pub(super) fn holds(&self, session: SessionId) -> bool {
+        let purposes = self.ledger.purposes(session);
+        purposes.contains(&Purpose::HoldData) || purposes.contains(&Purpose::HoldIke)
+    }
+
+    /// The traffic as it was named in this life.
+    pub(super) fn named(&self, session: SessionId) -> Result<&Traffic, SteeringError> {
+        self.traffic.get(&session).ok_or(SteeringError::Unknown(session))
+    }
+
+    /// How outer packets of a session reach its target.
+    pub(super) fn reach(
+        &mut self,
+        traffic: &Traffic,
+        target: &Neighbour,
+    ) -> Result<Reach, SteeringError> {
+        let unreachable = |why: &str| SteeringError::Unreachable {
+            name: target.name.to_string(),
+            address: target.outer,
+            why: why.to_owned(),
+        };
+        if !self.config.is_shared(traffic.local.ip()) {
+            // Multi-LAN: the target's SAs live on its own address.
+            return if target.outer.is_ipv4() == traffic.local.is_ipv4() {
+                Ok(Reach::Address(target.outer))
+            } else {
+                Err(unreachable("its outer address is of another IP version than the session's"))
+            };
+        }
+        match self.routes.reach(&target.name, target.outer, &self.links)? {
+            Reach::Address(_) => Err(unreachable(
+                "gateways that share an address must be on one outer network, and the route to \
+                 it leads through a router",
+            )),
+            mac => Ok(mac),
+        }
+    }
+
+    /// Removes the routes of a session's diversion.
+    pub(super) fn undivert(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        let named = self.traffic.get(&session).map(|traffic| traffic.inner.clone());
+        let prefixes = named.unwrap_or_else(|| self.ledger.inner(session));
+        prefixes.into_iter().try_for_each(|prefix| self.routes.undivert(prefix))
+    }
+
+    /// How packets that wait for a session go back to its source.
+    pub(super) fn way_back(
+        &mut self,
+        session: SessionId,
+        source: &Neighbour,
+    ) -> Result<WayBack, SteeringError> {
+        // A packet that was readdressed to us is not the source's any more.
+        let traffic = self.traffic.get(&session);
+        let shared = traffic.is_some_and(|traffic| self.config.is_shared(traffic.local.ip()));
+        let link = self.links.outer.first().copied();
+        let outer = match (shared, link) {
+            (true, Some(link)) => self.routes.mac(source.outer, &link).map(|mac| (link, mac)),
+            _ => None,
+        };
+        let inner = self.links.inner;
+        Ok(WayBack {
+            socket: FrameSocket::open()?,
+            outer,
+            inner: self.routes.mac(source.inner, &inner).map(|mac| (inner, mac)),
+            ike_ports: self.config.ike_ports,
+        })
+    }
+
+    /// Answers for inner addresses on the inner network, and says so there.
+    pub(super) fn take_inner(&mut self, inner: &[Prefix]) -> Result<(), SteeringError> {
+        let link = self.links.inner;
+        for address in hosts(inner) {
+            self.routes.proxy(address, &link, true)?;
+            self.announcer.announce(&link, address, link.mac)?;
+        }
+        Ok(())
+    }
+
+    /// Answers for them no longer.
+    pub(super) fn give_up_inner(&mut self, inner: &[Prefix]) -> Result<(), SteeringError> {
+        let link = self.links.inner;
+        hosts(inner).try_for_each(|address| self.routes.proxy(address, &link, false))
+    }
+
+    /// Puts shared addresses on the outer interfaces and says where they are.
+    pub(super) fn share(&mut self) -> Result<(), SteeringError> {
+        let Mode::Shared(layer2) = self.config.mode else { return Ok(()) };
+        for name in &self.config.outer {
+            layer2::receive(name, layer2)?;
+        }
+        for address in self.config.shared.clone() {
+            for link in self.links.outer.clone() {
+                self.routes.add_address(address, &link)?;
+                self.announcer.announce(&link, address, layer2.mac())?;
+            }
+        }
+        self.share_unknown()
+    }
+
+    /// Writes the buckets of unknown clients that are ours.
+    pub(super) fn share_unknown(&mut self) -> Result<(), SteeringError> {
+        if self.config.shared_mac().is_none() {
+            return Ok(());
+        }
+        // The kernel keeps a hash in its own order of octets.
+        let bucket = |n: u16| Element::of(Set::Buckets, u32::from(n).to_ne_bytes());
+        let wanted: BTreeSet<_> =
+            buckets_of(&self.config.name, &self.config.members).map(bucket).collect();
+        let there: BTreeSet<_> =
+            self.nft.elements(Set::Buckets)?.into_iter().map(|(element, _)| element).collect();
+        let change = Change {
+            session: None,
+            remove: there.difference(&wanted).cloned().collect(),
+            add: wanted.difference(&there).cloned().collect(),
+        };
+        self.nft.apply(&[change]).pop().unwrap_or(Ok(()))
+    }
+}
+
+/// The prefixes that are single addresses: for those ARP and ND can be answered.
+fn hosts(inner: &[Prefix]) -> impl Iterator<Item = IpAddr> + '_ {
+    let host = |p: &&Prefix| p.bits == if p.address.is_ipv4() { 32 } else { 128 };
+    inner.iter().filter(host).map(|prefix| prefix.address)
+}
+
+/// Whether the kernel does not have what we thought it had.
+fn is_flushed(outcome: &Result<(), SteeringError>) -> bool {
+    matches!(outcome, Err(SteeringError::Kernel { error, .. })
+        if error.raw_os_error() == Some(libc::ENOENT))
+}

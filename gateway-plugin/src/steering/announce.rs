@@ -1,0 +1,152 @@
+//! Gratuitous ARP (RFC 826, RFC 5227 section 3) and unsolicited neighbour
+//! advertisements (RFC 4861 section 7.2.6): telling a network that an address is
+//! here now.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    SteeringError,
+    link::{FrameSocket, Link},
+};
+
+/// How often an address is announced: a frame may be lost.
+const TIMES: u32 = 4;
+/// Between two announcements of an address.
+const PAUSE: Duration = Duration::from_millis(150);
+/// Announcements that may wait for their repetition.
+const BOUND: usize = 4096;
+
+/// Sends announcements now and repeats them from a thread of its own, which ends
+/// with it.
+pub(super) struct Announcer {
+    socket: FrameSocket,
+    repeat: SyncSender<(Link, Vec<u8>)>,
+}
+
+impl Announcer {
+    pub(super) fn start() -> Result<Self, SteeringError> {
+        let (repeat, orders) = sync_channel(BOUND);
+        let repeating = FrameSocket::open()?;
+        thread::Builder::new()
+            .name("cxtp-announce".to_owned())
+            .spawn(move || repeat_all(&repeating, &orders))
+            .map_err(|error| SteeringError::kernel("thread of announcements", error))?;
+        Ok(Self { socket: FrameSocket::open()?, repeat })
+    }
+
+    /// Says on `link` that `address` is at `mac`.
+    pub(super) fn announce(
+        &self,
+        link: &Link,
+        address: IpAddr,
+        mac: [u8; 6],
+    ) -> Result<(), SteeringError> {
+        for frame in frames(link.mac, address, mac) {
+            self.socket.send(link, &frame)?;
+            // Full: enough announcements are under way; the first one was sent.
+            let _ = self.repeat.try_send((*link, frame));
+        }
+        Ok(())
+    }
+}
+
+/// Repeats each frame `TIMES - 1` times.
+fn repeat_all(socket: &FrameSocket, orders: &Receiver<(Link, Vec<u8>)>) {
+    let mut waiting: Vec<(Instant, u32, Link, Vec<u8>)> = Vec::new();
+    loop {
+        let now = now();
+        let mut next = Duration::from_secs(3600);
+        waiting.retain_mut(|(due, left, link, frame)| {
+            if *due <= now {
+                // The interface may be gone; there is nobody to tell then.
+                let _ = socket.send(link, frame);
+                *left -= 1;
+                *due = now + PAUSE;
+            }
+            next = next.min(due.saturating_duration_since(now));
+            *left > 0
+        });
+        match orders.recv_timeout(next) {
+            Ok((link, frame)) => waiting.push((now + PAUSE, TIMES - 1, link, frame)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock by which announcements are repeated")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The frames that announce an address. ARP is sent as request and as reply:
+/// there are hosts that learn from only one of them.
+fn frames(own: [u8; 6], address: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
+    match address {
+        IpAddr::V4(address) => vec![arp(own, address, mac, 1), arp(own, address, mac, 2)],
+        IpAddr::V6(address) => vec![advertisement(own, address, mac)],
+    }
+}
+
+fn arp(own: [u8; 6], address: Ipv4Addr, mac: [u8; 6], operation: u8) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend_from_slice(&own);
+    frame.extend_from_slice(&[0x08, 0x06]);
+    frame.extend_from_slice(&[0, 1, 0x08, 0x00, 6, 4, 0, operation]);
+    frame.extend_from_slice(&mac);
+    frame.extend_from_slice(&address.octets());
+    frame.extend_from_slice(if operation == 1 { &[0; 6] } else { &[0xff; 6] });
+    frame.extend_from_slice(&address.octets());
+    frame
+}
+
+/// Override flag set, to all nodes, with the target's link-layer address.
+fn advertisement(own: [u8; 6], address: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
+    const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    const ICMPV6: u8 = 58;
+    const OVERRIDE: u8 = 0x20;
+    let mut message = vec![136, 0, 0, 0, OVERRIDE, 0, 0, 0];
+    message.extend_from_slice(&address.octets());
+    message.extend_from_slice(&[2, 1]);
+    message.extend_from_slice(&mac);
+    let mut pseudo = Vec::from(address.octets());
+    pseudo.extend_from_slice(&ALL_NODES.octets());
+    pseudo.extend_from_slice(&[0, 0, 0, 32, 0, 0, 0, ICMPV6]);
+    pseudo.extend_from_slice(&message);
+    message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+
+    let mut frame = vec![0x33, 0x33, 0, 0, 0, 1];
+    frame.extend_from_slice(&own);
+    frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
+    frame.extend_from_slice(&address.octets());
+    frame.extend_from_slice(&ALL_NODES.octets());
+    frame.extend_from_slice(&message);
+    frame
+}
+
+/// The Internet checksum (RFC 1071).
+pub(super) fn checksum(octets: &[u8]) -> u16 {
+    !sum(octets)
+}
+
+/// The one's complement sum of 16-bit words.
+pub(super) fn sum(octets: &[u8]) -> u16 {
+    let words = octets.chunks(2).map(|pair| match *pair {
+        [high, low] => u32::from(u16::from_be_bytes([high, low])),
+        [high] => u32::from(high) << 8,
+        _ => 0,
+    });
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! charon as the IKE daemon of a Linux gateway: HA messages carry sessions in and
+//! out, vici says what those leave out.
+
+mod acts;
+mod listen;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::SyncSender},
+    time::Duration,
+};
+
+use protocol_spec::{
+    context::Prefix,
+    id::SessionId,
+    status::{Refusal, Status},
+};
+
+use super::{
+    ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version},
+    tracker::{Limits, ListedChild, ListedIke, ListedState, Tracker},
+    vici::{
+        Client, IkeSaInfo, Subscription, Version as Named, ViciError,
+        sa::{ChildState, IkeState},
+    },
+};
+use crate::linux::{DaemonEvent, LastResponses};
+
+/// For one question to charon.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Until charon has done what a message told it.
+const SETTLED: Duration = Duration::from_millis(800);
+/// Events of vici that wait.
+const EVENTS: usize = 1024;
+
+/// Where charon is, and what of it vici does not tell.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The vici socket.
+    pub vici: PathBuf,
+    /// Our address for HA messages (`ha.remote` of charon's configuration).
+    pub ours: SocketAddr,
+    /// charon's address for HA messages (`ha.local`).
+    pub charons: SocketAddr,
+    /// `ha.segment_count`.
+    pub segments: u16,
+    /// Addresses that this gateway's pools hand out.
+    pub hands_out: Vec<Prefix>,
+    /// What the kernel can do with Child SAs: encryption, key bits, integrity.
+    pub child_transforms: BTreeSet<(u16, u16, u16)>,
+    /// `strongswan.conf`, with what it includes.
+    pub strongswan_conf: PathBuf,
+    /// `swanctl.conf`, with what it includes.
+    pub swanctl_conf: PathBuf,
+}
+
+/// A running charon.
+pub struct Charon {
+    settings: Settings,
+    vici: Client,
+    socket: HaSocket,
+    /// How it calls itself: `charon`, `charon-systemd`.
+    daemon: String,
+    version: Version,
+    segments: Segments,
+    tracker: Arc<Mutex<Tracker>>,
+    /// charon's own numbers of IKE SAs.
+    numbers: HashMap<SessionId, u32>,
+    /// When charon was started, in its own words.
+    since: Option<String>,
+    responses: Arc<dyn LastResponses>,
+    _listeners: listen::Listeners,
+}
+
+/// Why charon cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum CharonError {
+    /// vici does not answer.
+    #[error("charon at {}: {error}; is it running, with the vici plugin?", path.display())]
+    Vici {
+        /// Its socket.
+        path: PathBuf,
+        /// What came instead.
+        error: ViciError,
+    },
+    /// A release whose HA messages are not known.
+    #[error("strongSwan {0} speaks another version of HA messages: use 5.x or 6.0.2 and later")]
+    Release(String),
+    /// Without the plugin nothing can be moved.
+    #[error(
+        "charon has no ha plugin: set charon.plugins.ha.load = yes, with local = {charons}, \
+         remote = {ours} and restart it"
+    )]
+    NoHa {
+        /// Our address.
+        ours: SocketAddr,
+        /// charon's address.
+        charons: SocketAddr,
+    },
+    /// The HA socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+fn lock(tracker: &Mutex<Tracker>) -> MutexGuard<'_, Tracker> {
+    tracker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Charon {
+    /// Takes up a charon: binds its HA address first, then asks who it is.
+    ///
+    /// # Errors
+    /// [`CharonError`] says what is missing and what to do.
+    pub fn start(
+        settings: Settings,
+        events: SyncSender<DaemonEvent>,
+        new_id: fn() -> SessionId,
+        responses: Arc<dyn LastResponses>,
+    ) -> Result<Self, CharonError> {
+        let socket = match HaSocket::inherit(settings.charons)? {
+            Some(socket) => socket,
+            None => HaSocket::bind(settings.ours, settings.charons)?,
+        };
+        let mut vici = Client::new(&settings.vici);
+        let error = |error| CharonError::Vici { path: settings.vici.clone(), error };
+        let Named { daemon, version: release, .. } = vici.version(PATIENCE).map_err(error)?;
+        let version = Version::of_release(&release).ok_or(CharonError::Release(release))?;
+        let stats = vici.stats(PATIENCE).map_err(error)?;
+        if !stats.plugins.iter().any(|plugin| plugin == "ha") {
+            let Settings { ours, charons, .. } = settings;
+            return Err(CharonError::NoHa { ours, charons });
+        }
+        let tracker = Arc::new(Mutex::new(Tracker::new(Limits::default())));
+        let listeners = listen::Listeners::start(
+            socket.try_clone()?,
+            Subscription::start(&settings.vici, EVENTS)?,
+            Arc::clone(&tracker),
+            events,
+            new_id,
+        )?;
+        Ok(Self {
+            segments: Segments::new(settings.segments),
+            settings,
+            vici,
+            socket,
+            daemon,
+            version,
+            tracker,
+            numbers: HashMap::new(),
+            since: Some(stats.since),
+            responses,
+            _listeners: listeners,
+        })
+    }
+
+    /// vici's list, compared with what was heard. Sends a RESYNC for what was
+    /// missed.
+    fn reconcile(&mut self) -> Result<Vec<IkeSaInfo>, ViciError> {
+        let since = self.vici.stats(PATIENCE)?.since;
+        if self.since.as_ref() != Some(&since) {
+            tracing::warn!("charon was started anew; its sessions are gone");
+            drop(lock(&self.tracker).reset());
+            self.since = Some(since);
+        }
+        let mark = lock(&self.tracker).mark();
+        let sas = self.vici.list_sas(PATIENCE)?;
+        let listed: Vec<ListedIke> = sas.iter().map(listed).collect();
+        let mut tracker = lock(&self.tracker);
+        let notices = tracker.reconcile(mark, &listed);
+        self.numbers =
+            sas.iter().filter_map(|sa| Some((tracker.find(spis(sa))?, sa.unique_id))).collect();
+        drop(tracker);
+        let missed = listen::missed(&notices, self.segments);
+        for segment in missed {
+            tracing::info!(segment, "charon is asked to tell its sessions again");
+            if let Err(error) = self.resync(segment) {
+                tracing::warn!(%error, segment, "charon could not be asked");
+            }
+        }
+        Ok(sas)
+    }
+
+    fn resync(&self, segment: u16) -> Result<(), SocketError> {
+        use super::ha::{Kind, put};
+        lock(&self.tracker).report_gaps_again();
+        match put::segment(Kind::Resync, segment, self.version) {
+            Ok(message) => self.socket.send([&message], PATIENCE),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The IKE SA of a session as vici has it now.
+    fn ask(&mut self, session: SessionId) -> Result<IkeSaInfo, Refusal> {
+        let wanted = self.ike(session)?.spis();
+        if let Some(number) = self.numbers.get(&session).copied()
+            && let Some(found) = self.vici.find_sa(number, PATIENCE).map_err(unanswered)?
+            && spis(&found) == wanted
+        {
+            return Ok(found);
+        }
+        let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
+        let found = all.into_iter().find(|sa| spis(sa) == wanted).ok_or_else(|| {
+            let detail = format!("charon has no IKE SA of session {session} any more");
+            Refusal::new(Status::SessionEnded, detail)
+        })?;
+        self.numbers.insert(session, found.unique_id);
+        Ok(found)
+    }
+
+    /// How charon calls a session's IKE SA.
+    fn ike(&self, session: SessionId) -> Result<IkeId, Refusal> {
+        lock(&self.tracker).ike_id(session).ok_or_else(|| {
+            Refusal::new(Status::NoSession, format!("charon has no session {session}"))
+        })
+    }
+
+    /// The segment through which single sessions are activated: the one with the
+    /// fewest clients.
+    fn gate(&self) -> Result<Gate, Refusal> {
+        let clients: Vec<_> = lock(&self.tracker).clients().collect();
+        self.segments.gate(clients).ok_or_else(|| {
+            let detail = "charon has a single HA segment: set charon.plugins.ha.segment_count = 16";
+            Refusal::new(Status::GatewayFault, detail)
+        })
+    }
+}
+
+fn unanswered(error: ViciError) -> Refusal {
+    Refusal::new(Status::GatewayFault, format!("charon does not answer: {error}"))
+}
+
+fn unsent(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(Status::GatewayFault, format!("charon was not told: {error}"))
+}
+
+fn spis(sa: &IkeSaInfo) -> IkeSpis {
+    (sa.spi_initiator, sa.spi_responder)
+}
+
+fn listed(sa: &IkeSaInfo) -> ListedIke {
+    let children = sa.children.iter().filter_map(|child| {
+        Some(ListedChild {
+            inbound: child.spi_in?,
+            outbound: child.spi_out?,
+            name: child.name.clone(),
+            installed: match &child.state {
+                ChildState::Installed | ChildState::Rekeying => true,
+                ChildState::Other(name) => name == "UPDATING",
+                ChildState::Rekeyed | ChildState::Deleting | ChildState::Deleted => false,
+            },
+        })
+    });
+    ListedIke {
+        spis: spis(sa),
+        state: match sa.state {
+            IkeState::Established | IkeState::Rekeying => ListedState::Established,
+            IkeState::Passive => ListedState::Passive,
+            _ => ListedState::Other,
+        },
+        local: sa.local,
+        remote: sa.remote,
+        virtual_ips: sa.virtual_ips.clone(),
+        children: children.collect(),
+    }
+}

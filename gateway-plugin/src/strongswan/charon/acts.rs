@@ -1,0 +1,249 @@
+//! What a gateway asks of charon.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use protocol_spec::{
+    context::{Context, IkeSa, SideEffects},
+    id::SessionId,
+    profile::{Capabilities, Feature, FeatureSet, Profile},
+    status::{Refusal, Status},
+    transfer::IkeFinals,
+};
+
+use super::{Charon, PATIENCE, SETTLED, lock, unanswered, unsent};
+use crate::{
+    linux::{Described, DescribedChild, FEATURES, IkeDaemon, Known},
+    plugin::Fault,
+    strongswan::{
+        checks,
+        ha::put,
+        vici::{
+            IkeSaInfo,
+            sa::{ChildState, IkeState},
+        },
+    },
+    xfrm::KernelSa,
+};
+
+/// What charon carries beside what the kernel does.
+const OWN_FEATURES: &[Feature] = &[
+    Feature::Ike,
+    Feature::MultipleKeyExchanges,
+    Feature::Eap,
+    Feature::Mobike,
+    Feature::Fragmentation,
+    Feature::MessageIdSync,
+    Feature::VirtualIp,
+    Feature::Nat,
+];
+/// Between two looks whether charon has done something.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+impl Charon {
+    /// Asks again until `holds`, for at most `patience`.
+    fn wait(
+        &mut self,
+        session: SessionId,
+        patience: Duration,
+        holds: impl Fn(&IkeSaInfo) -> bool,
+    ) -> Result<IkeSaInfo, Refusal> {
+        let clock = crate::holder::clock::Clock::start();
+        loop {
+            let asked = self.ask(session);
+            let late = clock.now() >= patience;
+            match asked {
+                Ok(sa) if holds(&sa) || late => return Ok(sa),
+                Err(refusal) if late || refusal.status != Status::SessionEnded => {
+                    return Err(refusal);
+                }
+                _ => std::thread::park_timeout(LOOK_AGAIN),
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        context: &Context,
+        ike: &IkeSa,
+        local: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let local = local.map(|address| SocketAddr::new(address, ike.local.port()));
+        let messages = put::ike_messages(context, local, self.version).map_err(unsent)?;
+        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        let id = context.session;
+        let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
+        if !sa.is_passive() {
+            let detail =
+                format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
+            return Err(Refusal::new(Status::GatewayFault, detail));
+        }
+        for child in &context.children {
+            let message = put::child_message(context, child, self.version).map_err(unsent)?;
+            self.socket.send([&message], PATIENCE).map_err(unsent)?;
+        }
+        let wanted: BTreeSet<u32> = context.children.iter().map(|c| c.inbound.spi).collect();
+        let installed = |sa: &IkeSaInfo| -> BTreeSet<u32> {
+            let up = sa.children.iter().filter(|child| child.state == ChildState::Installed);
+            up.filter_map(|child| child.spi_in).collect()
+        };
+        let sa = self.wait(id, SETTLED, |sa| installed(sa) == wanted)?;
+        if installed(&sa) != wanted {
+            let detail = "charon did not install every Child SA: its log says why";
+            return Err(Refusal::new(Status::GatewayFault, detail));
+        }
+        let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, self.version);
+        self.socket.send([&park.map_err(unsent)?], PATIENCE).map_err(unsent)
+    }
+
+    /// What charon does for a session of this connection beside IKE and ESP.
+    fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
+        let stats = self.vici.stats(PATIENCE).map_err(unanswered)?;
+        let read = |path: &Path| {
+            checks::Settings::read(path).map_err(|error| {
+                Refusal::new(Status::GatewayFault, format!("charon's settings: {error}"))
+            })
+        };
+        let strongswan = read(&self.settings.strongswan_conf)?;
+        let swanctl = read(&self.settings.swanctl_conf)?;
+        Ok(checks::side_effects(&stats, &self.daemon, &strongswan, &swanctl, connection))
+    }
+}
+
+impl IkeDaemon for Charon {
+    fn capabilities(&mut self) -> Result<Capabilities, Fault> {
+        self.vici
+            .version(PATIENCE)
+            .map_err(|error| Fault::Unreachable(format!("charon: {error}")))?;
+        let features: FeatureSet = FEATURES.iter().chain(OWN_FEATURES).copied().collect();
+        Ok(Capabilities {
+            features,
+            child_transforms: self.settings.child_transforms.clone(),
+            // charon's own check is finer than a list of combinations.
+            ike_transforms: BTreeSet::new(),
+            max_replay_window: 4096,
+            max_sessions: u64::MAX,
+        })
+    }
+
+    fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
+        self.reconcile().map_err(|error| Fault::Unreachable(format!("charon: {error}")))?;
+        let known = |(session, generation)| Known { session, generation };
+        Ok(lock(&self.tracker).sessions().map(known).collect())
+    }
+
+    fn describe(&mut self, session: SessionId) -> Result<Described, Refusal> {
+        let told = lock(&self.tracker).describe(session);
+        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        let now = self.ask(session)?;
+        let mut ike = told.ike;
+        if now.state != IkeState::Passive {
+            (ike.local, ike.remote) = (now.local, now.remote);
+        }
+        ike.nat = now.nat;
+        (ike.rekey_in, ike.reauthenticate_in) = (now.rekey_in, now.reauthenticate_in);
+        ike.side_effects = self.side_effects(&ike.configuration)?;
+        let children = told.children.into_iter().filter_map(|child| {
+            let listed = now.children.iter().find(|listed| listed.spi_in == Some(child.inbound))?;
+            Some(DescribedChild {
+                configuration: child.configuration,
+                inbound: child.inbound,
+                outbound: child.outbound,
+                seed: child.seed,
+                rekey_in: listed.rekey_in,
+            })
+        });
+        let known = Known { session, generation: told.generation };
+        Ok(Described { known, children: children.collect(), ike: Some(ike) })
+    }
+
+    fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
+        let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
+        facts.admit(profile, &[])?;
+        let Some((initiator, responder)) = profile.ike_spis else {
+            let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
+            return Err(Refusal::new(Status::NoFeature, detail));
+        };
+        let spis = (initiator, responder);
+        match lock(&self.tracker).find(spis) {
+            Some(owner) if owner != profile.session => {
+                let detail = format!("session {owner} here has the same IKE SPIs");
+                Err(Refusal::new(Status::SpiCollision, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal> {
+        let Some(ike) = &context.ike else {
+            let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
+            return Err(Refusal::new(Status::NoFeature, detail));
+        };
+        lock(&self.tracker).adopt(context).map_err(|notice| {
+            Refusal::new(Status::NoRoom, format!("the session cannot be followed: {notice:?}"))
+        })?;
+        self.put(context, ike, local)
+    }
+
+    fn installs_children(&self) -> bool {
+        true
+    }
+
+    fn wait_quiet(&mut self, session: SessionId, patience: Duration) -> Result<(), Refusal> {
+        let sa = self.wait(session, patience, IkeSaInfo::is_quiet)?;
+        if sa.is_quiet() {
+            return Ok(());
+        }
+        let tasks: Vec<&str> =
+            sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
+        let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
+        Err(Refusal::new(Status::Busy, detail))
+    }
+
+    fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {
+        let told = lock(&self.tracker).describe(session);
+        let ike = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?.ike;
+        let last_response = self.responses.last((ike.spi_initiator, ike.spi_responder));
+        let IkeSa { next_send, next_receive, .. } = ike;
+        Ok(Some(IkeFinals { next_send, next_receive, last_response }))
+    }
+
+    fn activate(&mut self, session: SessionId, finals: Option<&IkeFinals>) -> Result<(), Refusal> {
+        let sa = self.ask(session)?;
+        if !sa.is_passive() {
+            return Ok(());
+        }
+        let ike = self.ike(session)?;
+        let told = lock(&self.tracker).describe(session);
+        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        let mut messages = Vec::new();
+        if let Some(finals) = finals {
+            let (send, receive) = (finals.next_send, finals.next_receive);
+            lock(&self.tracker).set_message_ids(session, send, receive);
+            messages.extend(put::mids(&ike, send, receive, self.version).map_err(unsent)?);
+        }
+        let gate = self.gate()?;
+        let open = put::activate(&ike, told.ike.remote, &gate, self.version).map_err(unsent)?;
+        messages.extend(open);
+        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        let sa = self.wait(session, SETTLED, |sa| sa.state == IkeState::Established)?;
+        if sa.state == IkeState::Established {
+            return Ok(());
+        }
+        let detail = format!("charon has the IKE SA in state {:?} after its activation", sa.state);
+        Err(Refusal::new(Status::GatewayFault, detail))
+    }
+
+    fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {
+        let Ok(ike) = self.ike(session) else { return Ok(()) };
+        let message = put::delete(&ike, self.version).map_err(unsent)?;
+        self.socket.send([&message], PATIENCE).map_err(unsent)?;
+        lock(&self.tracker).forget(session);
+        self.numbers.remove(&session);
+        Ok(())
+    }
+}

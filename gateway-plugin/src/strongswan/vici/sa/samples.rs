@@ -1,0 +1,60 @@
+//! Sections as charon writes them, for tests.
+
+use crate::strongswan::vici::section::Section;
+
+/// An established IKE SA without Child SAs.
+pub(in crate::strongswan) fn ike_section() -> Section {
+    Section::new()
+        .with("uniqueid", "1")
+        .with("version", "2")
+        .with("state", "ESTABLISHED")
+        .with("local-host", "10.0.0.1")
+        .with("local-port", "4500")
+        .with("local-id", "gw.example.org")
+        .with("remote-host", "10.0.0.10")
+        .with("remote-port", "4500")
+        .with("remote-id", "eu@example.org")
+        .with("initiator-spi", "21b050a4c5d40f0c")
+        .with("responder-spi", "6f63b5b2a276e66b")
+        .with("nat-remote", "yes")
+        .with("nat-any", "yes")
+        .with("encr-alg", "AES_CBC")
+        .with("encr-keysize", "256")
+        .with("integ-alg", "HMAC_SHA2_256_128")
+        .with("prf-alg", "PRF_HMAC_SHA2_256")
+        .with("dh-group", "CURVE_25519")
+        .with("established", "12")
+        .with("rekey-time", "13000")
+        .with_list("remote-vips", ["10.9.0.1"])
+        .with_list("tasks-active", ["IKE_DPD"])
+}
+
+/// An installed Child SA with this inbound SPI.
+pub(in crate::strongswan) fn child_section(spi_in: &str) -> Section {
+    Section::new()
+        .with("name", "net")
+        .with("uniqueid", "3")
+        .with("reqid", "1")
+        .with("state", "INSTALLED")
+        .with("mode", "TUNNEL")
+        .with("protocol", "ESP")
+        .with("encap", "yes")
+        .with("spi-in", spi_in)
+        .with("spi-out", "c6d7e8f9")
+        .with("mark-in", "0000002a")
+        .with("mark-out", "0000002a")
+        .with("mark-mask-out", "000000ff")
+        .with("if-id-in", "00000007")
+        .with("encr-alg", "AES_GCM_16")
+        .with("encr-keysize", "256")
+        .with("esn", "1")
+        .with("bytes-in", "252")
+        .with("packets-in", "3")
+        .with("bytes-out", "336")
+        .with("packets-out", "4")
+        .with("rekey-time", "-3")
+        .with("life-time", "3950")
+        .with("install-time", "12")
+        .with_list("local-ts", ["192.168.7.0/24"])
+        .with_list("remote-ts", ["10.9.0.1/32"])
+}
