@@ -437,7 +437,8 @@ pub fn segment(kind: Kind, segment: u16, version: Version) -> Result<Datagram, H
 /// established, so here they are passive while it runs. Works for what was never
 /// heard, too. The Child SAs are not told; vici and the kernel know them.
 ///
-/// Never for a segment with parked sessions: all passive ones become active.
+/// All passive SAs of the segment become active: never for
+/// [`Segments::parking`](super::Segments::parking) while sessions are parked there.
 ///
 /// # Errors
 /// None that a caller could cause.
