@@ -4,6 +4,7 @@
 //! Needs root, ESP and nftables: the lab runs these in its guest, one at a time.
 
 #![cfg(feature = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what it found")]
 
 #[path = "kernel_steering/hold.rs"]
 mod hold;

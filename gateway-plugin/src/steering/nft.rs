@@ -86,7 +86,6 @@ impl Nft {
 
     /// Sends one transaction of as many changes as fit. Returns how many it held,
     /// and which of them made the kernel refuse it all.
-    #[expect(clippy::type_complexity, reason = "two lists that are used once")]
     fn batch(
         &mut self,
         changes: &[Change],

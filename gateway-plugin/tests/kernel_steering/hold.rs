@@ -193,7 +193,7 @@ fn nothing_inner_leaves_outside_in_clear_without_policies() {
     let inside = Tap::open("sw");
     send_numbers(&server, "10.8.0.1:7000", 10..15);
     let seen = inside.frames(99, NEVER, clear);
-    assert!(seen.iter().all(|f| f.from_mac() == [2, 0, 0, 0, 3, 9]), "only the server sent it");
+    assert!(seen.iter().all(|f| f.sender() == [2, 0, 0, 0, 3, 9]), "only the server sent it");
     assert!(!seen.is_empty());
 }
 

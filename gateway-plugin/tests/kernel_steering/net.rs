@@ -322,7 +322,7 @@ impl Frame {
         self.0.starts_with(&mac)
     }
 
-    pub(crate) fn from_mac(&self) -> &[u8] {
+    pub(crate) fn sender(&self) -> &[u8] {
         &self.0[6..12]
     }
 

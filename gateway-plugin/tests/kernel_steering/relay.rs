@@ -8,7 +8,7 @@ use socket2::Domain;
 
 use crate::net::{
     Frame, NEVER, SHARED4, SHARED6, SOON, Tap, build, esp, id, ike, neighbour, numbers, open,
-    own_shared, prefix, raw, say, send_numbers, session, session6, sh, tunnel, udp, within,
+    own_shared, prefix, raw, say, send_numbers, session, session6, sh, tunnel, udp, until, within,
 };
 
 const TARGET: [u8; 6] = [2, 0, 0, 0, 1, 2];
@@ -70,7 +70,7 @@ fn outer_packets_reach_the_targets_mac_unopened() {
             esp(0x1002, 4)
         ]
     );
-    assert!(relayed.iter().all(|f| f.from_mac() == SOURCE), "switches learn no wrong port");
+    assert!(relayed.iter().all(|f| f.sender() == SOURCE), "switches learn no wrong port");
     let mut buffer = [std::mem::MaybeUninit::uninit(); 200];
     assert!(here.recv(&mut buffer).is_err(), "the source does not take them");
 
@@ -160,7 +160,7 @@ fn blocked_packets_do_not_leave_and_restored_ones_do() {
         let to: SocketAddr = "192.0.2.102:0".parse().unwrap();
         here.send_to(&esp(0x2001, number), &to.into()).unwrap();
     };
-    let ours = |f: &Frame| f.from_mac() == SOURCE && matches!(f.protocol(), Some(17 | 50));
+    let ours = |f: &Frame| f.sender() == SOURCE && matches!(f.protocol(), Some(17 | 50));
     send_all(1);
     let left = outside.frames(99, NEVER, |f| ours(f) && f.is_ip());
     assert!(!left.is_empty());
@@ -236,8 +236,31 @@ fn a_diversion_switches_between_encrypting_and_passing_in_clear() {
     within("sg1", || source.restore(id(1)).unwrap());
     send_numbers(&server, "10.8.0.1:7000", 10..15);
     assert_eq!(numbers(&user, NEVER), [10, 11, 12, 13, 14]);
+
+    // It leaves for good: what is routed here goes on to the new owner.
+    within("sg1", || {
+        source.divert(id(1), &session(1), &neighbour(2)).unwrap();
+        source.block(id(1)).unwrap();
+        source.released(id(1)).unwrap();
+        source.drained(id(1)).unwrap();
+    });
+    let standing = within("sg1", || source.list().unwrap())[0].1.clone();
+    assert!(standing.diverts && !standing.relays && !standing.blocks, "{standing:?}");
+    send_numbers(&server, "10.8.0.1:7000", 15..20);
+    assert_eq!(target.frames(5, SOON, |f| f.has("10.8.0.1") && f.to_mac(inside)).len(), 5);
+
+    // And comes back.
+    within("sg1", || source.hold(id(1), &session(1)).unwrap());
+    send_numbers(&server, "10.8.0.1:7000", 20..25);
+    until("held packets", || source.held(id(1)).packets == 5);
+    within("sg1", || {
+        source.arrived(id(1)).unwrap();
+        source.let_go_data(id(1)).unwrap();
+    });
+    assert_eq!(numbers(&user, NEVER), [20, 21, 22, 23, 24], "by the tunnel");
     within("sg1", || source.forget(id(1)).unwrap());
     assert_eq!(within("sg1", || source.list().unwrap()), []);
+    assert!(!say("sg1", "ip xfrm policy").contains("dev in"), "the bypass is gone");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn frames_are_sent_from_the_own_mac_and_answers_name_the_shared_one() {
     let arp = |f: &crate::net::Frame| f.0[12..14] == [8, 6] && f.0[28..32] == [192, 0, 2, 10];
     let answers = tap.frames(2, SOON, arp);
     assert!(answers.iter().all(|f| f.0[22..28] == FLOODED.mac()), "{answers:?}");
-    assert!(answers.iter().all(|f| f.from_mac()[..5] == [2, 0, 0, 0, 1]), "never learnt");
+    assert!(answers.iter().all(|f| f.sender()[..5] == [2, 0, 0, 0, 1]), "never learnt");
     // A neighbour advertisement with a bad checksum would not be believed.
     let learnt = || say("eu", &format!("ip neigh show {SHARED6}")).contains("02:00:5e:00:00:10");
     until("the shared MAC address", learnt);
