@@ -47,6 +47,9 @@ pub enum Sharing {
 pub struct Settings {
     /// How they share the outer side.
     pub sharing: Sharing,
+    /// The inner network is told by routes of its own where a user is, and not by the
+    /// gateways, which answer for their users' addresses there.
+    pub routed: bool,
     /// No IKE daemon: kernel SAs that nobody owns.
     pub kernel_only: bool,
     /// Further tables for `cxtpd`, for each gateway.
@@ -236,6 +239,7 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
     let place = folder.display();
     let both = |pair: super::net::Pair| -> [IpAddr; 2] { [pair.of(false), pair.of(true)] };
     let daemon = if set.kernel_only { "none" } else { "strongswan" };
+    let reach = if set.routed { "routed" } else { "proxy" };
     let sharing = match set.sharing {
         Sharing::None => "mode = \"none\"".to_owned(),
         Sharing::Address => format!("mode = \"address\"\nshared = {}", list(both(SHARED))),
@@ -247,7 +251,8 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
     };
     format!(
         "name = \"{name}\"\nsocket = \"{}\"\ndaemon = \"{daemon}\"\n\n\
-         [network]\nouter = [\"wan\"]\ninner = \"lan\"\nown = {}\n{sharing}\n{}\n\n\
+         [network]\nouter = [\"wan\"]\ninner = \"lan\"\nown = {}\ninner_reach = \"{reach}\"\n\
+         {sharing}\n{}\n\n\
          [strongswan]\nvici = \"{place}/{VICI}\"\nhands_out = {}\n\
          strongswan_conf = \"{place}/{STRONGSWAN}\"\n\
          swanctl_conf = \"{place}/{SWANCTL}/swanctl.conf\"\n\n\
@@ -255,7 +260,7 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
         socket(folder).display(),
         list(both(OUTER[at])),
         set.network[at],
-        list(&POOLS[at][..1]),
+        list(POOLS[at]),
         GATEWAYS[other],
         INNER[other].v4,
         OUTER[other].v4,

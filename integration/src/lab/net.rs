@@ -333,6 +333,19 @@ impl Net {
         Namespace::of(node).enter(|| qdisc(network.interface()))
     }
 
+    /// Lets the server look for users on the inner network itself, where gateways
+    /// answer for them, and not behind the first gateway.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn users_on_link(&self) -> Result<()> {
+        let lan = Network::Inner.interface();
+        for (version, net) in ["-4", "-6"].into_iter().zip(VIRTUAL_NETS) {
+            self.ip(SERVER, &format!("{version} route add {net} dev {lan}"))?;
+        }
+        Ok(())
+    }
+
     /// What the kernel counted as errors of IPsec in a node, by name.
     ///
     /// # Errors

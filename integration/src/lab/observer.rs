@@ -157,12 +157,12 @@ impl Observer {
         outer: bool,
         at: Duration,
     ) {
-        // A packet to a gateway is an end user's, or one that a gateway passes on.
+        // A packet to a gateway is an end user's, or one that a gateway passes on. Behind
+        // the router the same packets are seen once more.
         if self.gateways.contains(&packet.destination) {
-            self.seen.esp_to_gateways += u64::from(gateway.is_none());
+            self.seen.esp_to_gateways += u64::from(gateway.is_none() && outer);
             return;
         }
-        // Behind the router the same packets are seen once more.
         let Some(gateway) = gateway.filter(|_| outer) else { return };
         self.seen.esp_to_users += 1;
         let next = u32::try_from(self.users.len()).unwrap_or(u32::MAX);

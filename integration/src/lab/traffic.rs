@@ -22,7 +22,10 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns},
+        socket::{
+            ControlMessageOwned, MsgFlags, recvmsg, setsockopt,
+            sockopt::{RcvBufForce, ReceiveTimestampns},
+        },
         time::TimeSpec,
     },
 };
@@ -39,6 +42,9 @@ use crate::{
 const SIZE: usize = 100;
 /// The first port of the server; each flow has its own.
 const PORT: u16 = 7000;
+/// Octets that may wait at a socket while the receiver does not run: what is dropped
+/// there would look lost.
+const QUEUE: usize = 8 << 20;
 /// How long the last packets may be on their way.
 const LINGER: Duration = Duration::from_secs(2);
 /// How often the receiver looks whether it shall end.
@@ -218,6 +224,7 @@ fn sockets(flow: &Flow, port: u16) -> Result<[UdpSocket; 2]> {
             socket.connect(there).with_context(|| format!("{node}: {here} to {there}"))?;
             socket.set_nonblocking(true)?;
             setsockopt(&socket, ReceiveTimestampns, &true)?;
+            setsockopt(&socket, RcvBufForce, &QUEUE)?;
             Ok(socket)
         })
     };

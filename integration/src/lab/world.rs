@@ -34,9 +34,9 @@ use super::{
     observer::Observer,
     report::Report,
     tap::Tap,
-    traffic::{Flow, Traffic},
+    traffic::{Flow, Traffic, tcp::Stream},
 };
-use crate::process::Program;
+use crate::process::{Program, wait_for};
 
 /// What a batch may need.
 const TRANSFER: Duration = Duration::from_secs(60);
@@ -44,6 +44,8 @@ const TRANSFER: Duration = Duration::from_secs(60);
 const BASELINE: Duration = Duration::from_secs(3);
 /// The share of the rate that must have been sent.
 const SENT: f64 = 0.95;
+/// Octets per second of a TCP stream, each way.
+const TCP_RATE: usize = 100_000;
 /// Folders in which keys may stand.
 const SECRET_FOLDERS: &[&str] = &["swanctl", "pki"];
 
@@ -90,10 +92,11 @@ pub struct World {
     pub setup: Setup,
     /// The topology.
     pub net: Net,
+    /// Our processes beside each gateway, if the setup has them. They end before
+    /// charon does, which they would miss.
+    pub sites: Vec<Site>,
     /// charon of the gateways.
     pub gateways: Vec<Charon>,
-    /// Our processes beside each gateway, if the setup has them.
-    pub sites: Vec<Site>,
     /// charon of the end users.
     pub users: Vec<Charon>,
     /// What was found so far.
@@ -123,6 +126,9 @@ impl World {
         let to = if setup.shared { SHARED } else { OUTER[0] }.of(setup.ipv6);
         let mut sites = Vec::new();
         if let Some(settings) = &setup.daemons {
+            if !settings.routed {
+                net.users_on_link()?;
+            }
             let program = Program::current()?;
             let pki = Pki::make(&program, &folder)?;
             for (at, name) in GATEWAYS.iter().enumerate().take(setup.gateways) {
@@ -133,7 +139,7 @@ impl World {
         let mut gateways = Vec::new();
         for at in 0..setup.gateways {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
-            let files = setup.vpn.gateway(&[local], &POOLS[at][..1], setup.users);
+            let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
         for site in &mut sites {
@@ -223,6 +229,34 @@ impl World {
         Ok(())
     }
 
+    /// Runs a TCP stream of a user (from 1) both ways for some time.
+    ///
+    /// # Errors
+    /// If it breaks or an octet is not in its place.
+    pub fn tcp(&mut self, user: usize, span: Duration) -> Result<()> {
+        let stream = Stream::start(&self.flow(user)?, TCP_RATE)?;
+        // The time is the condition.
+        std::thread::sleep(span);
+        self.report.tcp = Some(stream.stop()?);
+        Ok(())
+    }
+
+    /// The gateway at which an end user's session is; with one address for both, the
+    /// gateways agree by themselves on who answers a new user.
+    ///
+    /// # Errors
+    /// If no daemon knows so many sessions in time.
+    pub fn wait_for_owner(&self, sessions: usize) -> Result<usize> {
+        wait_for(&format!("{sessions} sessions active at one gateway"), EXCHANGE, || {
+            for (at, site) in self.sites.iter().enumerate() {
+                if site.control.status()?.sessions.get("active") == Some(&sessions) {
+                    return Ok(Some(at));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// Shows that DPD, a rekey of each Child SA and one of the IKE SA work for a user
     /// (from 1), and that packets pass afterwards.
     ///
@@ -303,7 +337,7 @@ impl World {
             site.check()?;
         }
         let Self { users, gateways, sites, tap, keys, folder, .. } = self;
-        drop((users, gateways, sites));
+        drop((sites, users, gateways));
         let seen = tap.stop()?.seen();
         report.seen(&seen);
         report.more.insert("findings".into(), seen.findings.clone().into());
