@@ -77,7 +77,7 @@ impl Inner {
     }
 
     /// A session's SAs and packets as they are now.
-    fn look(&mut self, id: SessionId) -> Result<Paths, Refusal> {
+    pub(super) fn look(&mut self, id: SessionId) -> Result<Paths, Refusal> {
         let (sas, policies) = self.whole_tables()?;
         let context = self.write_down(id, &sas, &policies)?;
         let pairs = context::pairs(&context::described(&context), &sas)?;

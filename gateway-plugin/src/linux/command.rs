@@ -117,7 +117,11 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let daemon: Box<dyn IkeDaemon> = match config.daemon {
         Daemon::None => {
             let local = place.shared.iter().chain(&place.own).copied().collect();
-            kernel_only::follow(Follower::of(&[Group::Sas, Group::Policies, Group::Expiry]).map_err(text)?, sender).map_err(text)?;
+            kernel_only::follow(
+                Follower::of(&[Group::Sas, Group::Policies, Group::Expiry]).map_err(text)?,
+                sender,
+            )
+            .map_err(text)?;
             Box::new(KernelOnly::new(capabilities, local, new_id))
         }
         Daemon::Strongswan {

@@ -20,7 +20,7 @@ use protocol_spec::{
 };
 
 use super::{
-    ha::{Gate, HaSocket, IkeId, IkeSpis, Kind, Segments, SocketError, Version, put},
+    ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version, put},
     tracker::{Limits, ListedChild, ListedIke, ListedState, Tracker},
     vici::{
         Client, IkeSaInfo, Subscription, Version as Named, ViciError,
@@ -207,8 +207,12 @@ impl Charon {
     fn resync(&mut self, segment: u16) -> Result<(), Refusal> {
         let version = self.version()?;
         lock(&self.tracker).report_gaps_again();
-        let message = put::segment(Kind::Resync, segment, version).map_err(unsent)?;
-        self.socket.send([&message], PATIENCE).map_err(unsent)
+        // Staged sessions wait there, and would all become active.
+        if segment == self.segments.parking() {
+            return Ok(());
+        }
+        let messages = put::relearn(segment, version).map_err(unsent)?;
+        self.socket.send(&messages, PATIENCE).map_err(unsent)
     }
 
     /// The IKE SA of a session as vici has it now.

@@ -17,7 +17,7 @@ use protocol_spec::{
 
 use super::{Charon, CharonError, PATIENCE, SETTLED, lock, unanswered, unsent};
 use crate::{
-    linux::{Described, DescribedChild, FEATURES, IkeDaemon, Known},
+    linux::{Described, DescribedChild, FEATURES, IkeDaemon, Known, Remembered, Spis},
     plugin::Fault,
     strongswan::{
         checks,
@@ -140,6 +140,24 @@ impl IkeDaemon for Charon {
         Ok(lock(&self.tracker).sessions().map(known).collect())
     }
 
+    fn remember(&mut self, sessions: &[Remembered]) {
+        let mut tracker = lock(&self.tracker);
+        for Remembered { known, spis } in sessions {
+            if let Some(ike) = spis.ike {
+                tracker.remember(ike, known.session, known.generation);
+            }
+        }
+    }
+
+    fn spis(&mut self, session: SessionId) -> Result<Spis, Refusal> {
+        let told = lock(&self.tracker).describe(session);
+        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        Ok(Spis {
+            ike: Some((told.ike.spi_initiator, told.ike.spi_responder)),
+            inbound: told.children.iter().map(|child| child.inbound).collect(),
+        })
+    }
+
     fn describe(&mut self, session: SessionId) -> Result<Described, Refusal> {
         let told = lock(&self.tracker).describe(session);
         let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
@@ -199,13 +217,13 @@ impl IkeDaemon for Charon {
 
     fn wait_quiet(&mut self, session: SessionId, patience: Duration) -> Result<(), Refusal> {
         let sa = self.wait(session, patience, IkeSaInfo::is_quiet)?;
-        if sa.is_quiet() {
-            return Ok(());
+        if !sa.is_quiet() {
+            let tasks: Vec<&str> =
+                sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
+            let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
+            return Err(Refusal::new(Status::Busy, detail));
         }
-        let tasks: Vec<&str> =
-            sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
-        let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
-        Err(Refusal::new(Status::Busy, detail))
+        Ok(())
     }
 
     fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {
