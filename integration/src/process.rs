@@ -38,10 +38,15 @@ pub enum Role {
     Control,
     /// One of the two processes of a measurement: a daemon with its gateway inside.
     Measured,
+    /// `cxtp-linux`, the gateway of the Linux kernel.
+    Linux,
+    /// The kernel of a guest of the lab.
+    Kernel,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Gateway, Self::Daemon, Self::Control, Self::Measured];
+    const ALL: [Self; 6] =
+        [Self::Gateway, Self::Daemon, Self::Control, Self::Measured, Self::Linux, Self::Kernel];
 
     fn word(self) -> &'static str {
         match self {
@@ -49,6 +54,8 @@ impl Role {
             Self::Daemon => "__daemon",
             Self::Control => "__ctl",
             Self::Measured => "__measured",
+            Self::Linux => "__linux",
+            Self::Kernel => "__kernel",
         }
     }
 
@@ -58,6 +65,8 @@ impl Role {
             Self::Daemon => "cxtpd",
             Self::Control => "cxtpctl",
             Self::Measured => "measured",
+            Self::Linux => "cxtp-linux",
+            Self::Kernel => "linux",
         }
     }
 
@@ -67,6 +76,8 @@ impl Role {
             Self::Daemon => cxtp::service::daemon_main(args),
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => crate::measure::measured_main(args),
+            Self::Linux => gateway_plugin::linux::linux_main(args),
+            Self::Kernel => crate::lab::become_kernel(&args),
         }
     }
 }
@@ -114,7 +125,7 @@ impl Program {
         Self(path.into())
     }
 
-    fn command<A: AsRef<OsStr>>(&self, role: Role, args: &[A]) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, role: Role, args: &[A]) -> Command {
         let mut command = Command::new(&self.0);
         command.arg(role.word()).args(args).stdin(Stdio::null());
         command.env(PARENT, std::process::id().to_string());

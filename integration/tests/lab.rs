@@ -16,13 +16,15 @@ fn object(output: &Output) -> Value {
 }
 
 #[test]
-fn the_list_names_scenarios_and_says_what_is_not_there() {
+fn the_list_names_scenarios_and_what_they_need() {
     let output = lab(&["list", "--json"]);
     assert!(output.status.success());
     let list = object(&output);
     let scenarios = list["scenarios"].as_array().unwrap();
     assert!(scenarios.iter().any(|scenario| scenario["name"] == "embedded-predictive"));
-    assert!(list["note"].as_str().unwrap().contains("kernel"));
+    let on_a_kernel = scenarios.iter().find(|scenario| scenario["name"] == "guest").unwrap();
+    assert_eq!(on_a_kernel["needs"][0], "kernel");
+    assert!(!list["note"].as_str().unwrap().is_empty());
     let text = lab(&["list"]);
     assert!(String::from_utf8_lossy(&text.stdout).contains("embedded-crash"));
 }

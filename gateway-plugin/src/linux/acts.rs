@@ -55,7 +55,7 @@ impl Inner {
     }
 
     /// The kernel's tables, and the sessions as they are now.
-    fn whole_tables(&mut self) -> Result<Whole, Refusal> {
+    pub(super) fn whole_tables(&mut self) -> Result<Whole, Refusal> {
         let sas = self.tables.sas()?;
         let policies = self.tables.policies()?;
         self.hear_all(&sas)
@@ -91,7 +91,11 @@ impl Inner {
         self.look_in(id, seen.insert(tables))
     }
 
-    fn look_in(&mut self, id: SessionId, (sas, policies): &Whole) -> Result<Paths, Refusal> {
+    pub(super) fn look_in(
+        &mut self,
+        id: SessionId,
+        (sas, policies): &Whole,
+    ) -> Result<Paths, Refusal> {
         let context = self.write_down(id, sas, policies)?;
         let pairs = context::pairs(&context::described(&context), sas)?;
         Ok(Paths { pairs, flow: context::flow(&context)? })
@@ -257,6 +261,7 @@ impl Inner {
                 session.phase = Phase::Active;
                 session.look_at = Duration::ZERO;
             });
+            self.unsteered.insert(id, 0);
         }
         Ok(())
     }

@@ -323,7 +323,7 @@ fn both(child: &ChildSa, at: Endpoints, grants: &[GrantedRange]) -> Result<[Kern
         output_mark: None,
         lifetime: Limits { soft: child.lifetime.soft.clone(), hard: child.lifetime.hard.clone() },
         selector: None,
-        flags: SaFlags::TUNNEL,
+        flags: SaFlags::of(child.mode),
         not_carried: Vec::new(),
     };
     Ok([

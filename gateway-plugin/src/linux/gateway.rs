@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
     pub(super) unkept: BTreeSet<SessionId>,
+    /// Active sessions that are to be steered here, and how often it was tried.
+    pub(super) unsteered: BTreeMap<SessionId, u8>,
     pub(super) clock: Clock,
     pub(super) sinks: Vec<EventSink>,
 }
@@ -122,6 +124,7 @@ impl LinuxGateway {
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
+            unsteered: BTreeMap::new(),
             clock: Clock::start(),
             sinks: Vec::new(),
         };
@@ -230,6 +233,7 @@ impl GatewayPlugin for LinuxGateway {
     fn list(&mut self) -> Result<Vec<SessionStatus>, Fault> {
         let mut inner = lock(&self.inner);
         inner.learn()?;
+        inner.welcome();
         inner.keep_if_possible();
         Ok(inner.sessions.values().filter_map(Session::status).collect())
     }

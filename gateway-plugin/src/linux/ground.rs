@@ -45,6 +45,9 @@ pub(crate) struct Flow {
 
 /// Who gets a session's packets. Each act is safe to repeat.
 pub(crate) trait Steer: Send {
+    /// The session lives here: its inner packets never leave outside in clear, and
+    /// what is for its end user is taken. Said again when it has changed.
+    fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
     /// Target: packets of the session wait from now on.
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
     /// Outbound numbers at or above `end` do not leave, by outbound SPI; what was

@@ -109,7 +109,11 @@ pub(crate) fn follow(
         loop {
             match follower.next(LOOK_UP) {
                 Ok(None) => {}
-                Ok(Some(_)) | Err(_) => match events.try_send(DaemonEvent::Gap) {
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel's events are interrupted");
+                    std::thread::park_timeout(LOOK_UP);
+                }
+                Ok(Some(_)) => match events.try_send(DaemonEvent::Gap) {
                     Ok(()) | Err(TrySendError::Full(_)) => {}
                     Err(TrySendError::Disconnected(_)) => return,
                 },

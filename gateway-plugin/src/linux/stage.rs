@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     plugin::{Activate, Discard, Extend, Stage},
-    xfrm::{Counters, SaId},
+    xfrm::{Counters, KernelSa, SaId},
 };
 
 impl Inner {
@@ -194,9 +194,10 @@ impl Inner {
             self.tables.install(&sas, &policies)?;
         }
         self.daemon.stage(context, local)?;
-        let mut sas = Vec::new();
-        for name in context::names(context)? {
-            sas.extend(self.tables.sa(&name)?);
+        let mut sas = self.named_sas(context)?;
+        if self.daemon.installs_children() {
+            self.replace(context, grants, &sas)?;
+            sas = self.named_sas(context)?;
         }
         let pairs = context::pairs(&context::described(context), &sas)?;
         let mut counters = Vec::new();
@@ -207,13 +208,48 @@ impl Inner {
         Ok(Paths { pairs, flow })
     }
 
+    fn named_sas(&mut self, context: &Context) -> Result<Vec<KernelSa>, Refusal> {
+        let mut sas = Vec::new();
+        for name in context::names(context)? {
+            sas.extend(self.tables.sa(&name)?);
+        }
+        Ok(sas)
+    }
+
+    /// Puts the source's SAs in the place of those that a daemon made. It starts
+    /// lifetimes and windows anew, and makes the keys of a Child SA that is older
+    /// than its IKE SA from the wrong SK_d; what ties the SAs to its policies stays.
+    fn replace(
+        &mut self,
+        context: &Context,
+        grants: &[GrantedRange],
+        made: &[KernelSa],
+    ) -> Result<(), Refusal> {
+        let (mut sas, _) = context::tables(context, grants)?;
+        for sa in &mut sas {
+            let made = made.iter().find(|made| made.id == sa.id).ok_or_else(|| {
+                let detail = format!("the IKE daemon did not install {}: its log says why", sa.id);
+                Refusal::new(Status::GatewayFault, detail)
+            })?;
+            sa.reqid = made.reqid;
+            sa.flags = made.flags;
+            sa.selector.clone_from(&made.selector);
+            (sa.if_id, sa.output_mark) = (made.if_id, made.output_mark);
+        }
+        let names: Vec<SaId> = sas.iter().map(|sa| sa.id).collect();
+        self.tables.remove(&names, &[])?;
+        self.tables.install(&sas, &[])
+    }
+
     /// Sets numbers and looks whether the kernel has them.
     pub(super) fn set_counters(&mut self, counters: &[(SaId, Counters)]) -> Result<(), Refusal> {
         self.tables.set_counters(counters)?;
         let ids: Vec<SaId> = counters.iter().map(|(id, _)| *id).collect();
         let found = self.tables.counters(&ids)?;
         for ((id, wanted), found) in counters.iter().zip(found) {
-            if found.sequence != wanted.sequence || found.window != wanted.window {
+            // Of an SA that sends, the window means nothing.
+            let received = wanted.sequence != 0 || found.window == wanted.window;
+            if found.sequence != wanted.sequence || !received {
                 let detail = format!(
                     "{id} stands at {} and {} instead of {} and {}: the kernel did not take the numbers",
                     found.sequence, found.window.highest, wanted.sequence, wanted.window.highest

@@ -57,6 +57,11 @@ fn traffic(flow: &Flow) -> Traffic {
 }
 
 impl Steer for Steered {
+    fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.known(session, &traffic(flow)).map_err(refusal)?;
+        self.steering.arrived(session).map_err(refusal)
+    }
+
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
@@ -68,8 +73,7 @@ impl Steer for Steered {
     }
 
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
-        self.steering.known(session, &traffic(flow)).map_err(refusal)?;
-        self.steering.arrived(session).map_err(refusal)?;
+        self.here(session, flow)?;
         self.steering.let_go_data(session).map_err(refusal)
     }
 

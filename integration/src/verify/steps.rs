@@ -78,10 +78,7 @@ pub(super) fn all(root: &Path, full: bool) -> Vec<Step> {
         run("the lab answers", cargo(&["lab", "list"])),
     ];
     steps.extend(fuzz(root, full));
-    steps.push(Step {
-        name: "lab scenarios",
-        act: Act::Skip("the Linux gateways and their lab are not part of this version yet".into()),
-    });
+    steps.push(lab(full));
     steps
 }
 
@@ -219,6 +216,15 @@ fn deny(root: &Path) -> Step {
         Ok("ok".into())
     }));
     Step { name, act }
+}
+
+/// The scenarios that need a kernel of their own, two guests at a time.
+fn lab(full: bool) -> Step {
+    let name = "lab scenarios";
+    if let Some(why) = crate::lab::obstacle() {
+        return Step { name, act: Act::Skip(why) };
+    }
+    run(name, cargo(if full { &["lab", "all"] } else { &["lab", "all", "--quick"] }))
 }
 
 /// Fuzz targets, where a nightly compiler can build them; their corpus is run by

@@ -31,6 +31,13 @@ impl Ground {
 }
 
 impl Steer for ModelSteer {
+    fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        call(&self.ground, "here", |ground| {
+            ground.steered(session, flow);
+            Ok(())
+        })
+    }
+
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         call(&self.ground, "hold", |ground| {
             let steered = ground.steered(session, flow);

@@ -1,0 +1,268 @@
+//! Our own processes beside a charon: `cxtp-linux`, which holds what the kernel has,
+//! and `cxtpd`, which moves sessions. Both run in the gateway's node and write their
+//! files below its folder.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{
+    charon::config::{STRONGSWAN, SWANCTL, VICI},
+    net::{GATEWAYS, INNER, Namespace, OUTER, POOLS, SHARED, SYNC},
+};
+use crate::{
+    control::Control,
+    process::{Process, Program, Role, tail, wait_for},
+    rig::wait_for_peer,
+};
+
+/// UDP port where the daemons listen for each other.
+const PORT: u16 = 4067;
+/// What a process may need from its start until it answers.
+const START: Duration = Duration::from_secs(30);
+
+/// How the gateways share the outer side: the words of `cxtp-linux`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each has its own address.
+    #[default]
+    None,
+    /// One address, which moves as a whole.
+    Address,
+    /// One address, and both receive what is sent to it.
+    Multicast,
+}
+
+/// What the daemons are told beyond the topology.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// How they share the outer side.
+    pub sharing: Sharing,
+    /// The inner network is told by routes of its own where a user is, and not by the
+    /// gateways, which answer for their users' addresses there.
+    pub routed: bool,
+    /// No IKE daemon: kernel SAs that nobody owns.
+    pub kernel_only: bool,
+    /// Further tables for `cxtpd`, for each gateway.
+    pub daemon: [String; 2],
+    /// Further lines of the table `network` of `cxtp-linux`, for each gateway.
+    pub network: [String; 2],
+}
+
+/// Where the PKI lies: one for all gateways.
+#[derive(Clone, Debug)]
+pub struct Pki(PathBuf);
+
+impl Pki {
+    /// Makes it below a folder, with a certificate for each gateway.
+    ///
+    /// # Errors
+    /// What `cxtpctl pki` says.
+    pub fn make(program: &Program, folder: &Path) -> Result<Self> {
+        let dir = folder.join("pki");
+        let at = dir.display().to_string();
+        program.run(Role::Control, &["pki", "init", "--dir", &at])?;
+        for name in GATEWAYS {
+            program.run(Role::Control, &["pki", "issue", "--dir", &at, "gateway", name])?;
+        }
+        Ok(Self(dir))
+    }
+}
+
+/// The processes of one gateway. They are killed when dropped.
+pub struct Site {
+    at: usize,
+    program: Program,
+    folder: PathBuf,
+    linux: Option<Process>,
+    daemon: Option<Process>,
+    /// Its daemon's control socket.
+    pub control: Control,
+}
+
+impl Site {
+    /// Writes the configurations of a gateway, the `at`-th of [`GATEWAYS`], into its
+    /// folder, where charon's files lie too.
+    ///
+    /// # Errors
+    /// What `cxtpctl pki config` says.
+    pub fn new(
+        at: usize,
+        program: &Program,
+        folder: &Path,
+        pki: &Pki,
+        set: &Settings,
+    ) -> Result<Self> {
+        let name = GATEWAYS[at];
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("linux.toml"), linux_toml(at, folder, set))?;
+        let other = 1 - at;
+        let listen = format!("{}:{PORT}", SYNC[at].v4);
+        let peer = format!("{}={}:{PORT}", GATEWAYS[other], SYNC[other].v4);
+        let [dir, socket, home] =
+            [pki.0.as_path(), &socket(folder), folder].map(|path| path.display().to_string());
+        let mut args = vec!["pki", "config", "--dir", &dir, name, "--listen", &listen];
+        args.extend(["--gateway-socket", &socket, "--gateway-kind", "linux"]);
+        args.extend(["--peer", &peer, "--allow-pull", "--home", &home]);
+        let text = program.run(Role::Control, &args)?;
+        fs::write(folder.join("cxtpd.toml"), format!("{text}\n{}\n", set.daemon[at]))?;
+        let control = Control::at(&folder.join("control.sock"))?;
+        let (program, folder) = (program.clone(), folder.to_owned());
+        Ok(Self { at, program, folder, linux: None, daemon: None, control })
+    }
+
+    /// Starts `cxtp-linux` and waits until it has its socket. It wants to find charon
+    /// running; charon must not have an IKE SA yet, since its first words would be lost.
+    ///
+    /// # Errors
+    /// The end of its log.
+    pub fn start_linux(&mut self) -> Result<()> {
+        let socket = socket(&self.folder);
+        let mut process = self.start("cxtp-linux", Role::Linux, "linux.toml")?;
+        wait_for(&format!("cxtp-linux of {}", GATEWAYS[self.at]), START, || {
+            process.check()?;
+            Ok(fs::exists(&socket)?.then_some(()))
+        })?;
+        self.linux = Some(process);
+        Ok(())
+    }
+
+    /// Starts `cxtpd` and waits until it answers.
+    ///
+    /// # Errors
+    /// The end of its log.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let mut process = self.start("cxtpd", Role::Daemon, "cxtpd.toml")?;
+        let log = process.log().to_owned();
+        let answers = wait_for(&format!("cxtpd of {}", GATEWAYS[self.at]), START, || {
+            process.check()?;
+            Ok(self.control.status().ok())
+        });
+        answers.with_context(|| tail(&log))?;
+        self.daemon = Some(process);
+        Ok(())
+    }
+
+    /// Waits until its daemon sees the gateway and the other daemon.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn wait_for_peer(&self) -> Result<()> {
+        wait_for_peer(&self.control, GATEWAYS[self.at], GATEWAYS[1 - self.at])
+    }
+
+    /// Waits until its daemon counts so many sessions in a state.
+    ///
+    /// # Errors
+    /// If it does not come to that.
+    pub fn wait_for_sessions(&self, state: &str, count: usize, patience: Duration) -> Result<()> {
+        wait_for(&format!("{count} sessions {state} at {}", GATEWAYS[self.at]), patience, || {
+            let status = self.control.status()?;
+            Ok((status.sessions.get(state).copied().unwrap_or(0) == count).then_some(()))
+        })
+    }
+
+    /// Runs `cxtpctl` with its daemon and returns the JSON object that it ends with.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn ctl(&self, args: &[&str]) -> Result<Value> {
+        let socket = self.control.path().display().to_string();
+        let all = [&["--socket", &socket, "--json"], args].concat();
+        let text = self.program.run(Role::Control, &all)?;
+        let line = text.lines().last().context("cxtpctl said nothing")?;
+        serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`"))
+    }
+
+    /// `kill -9` of its `cxtpd`.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        match self.daemon.take() {
+            Some(mut daemon) => Ok(daemon.kill()?),
+            None => bail!("cxtpd of {} does not run", GATEWAYS[self.at]),
+        }
+    }
+
+    /// `kill -9` of its `cxtp-linux`.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill_linux(&mut self) -> Result<()> {
+        match self.linux.take() {
+            Some(mut linux) => Ok(linux.kill()?),
+            None => bail!("cxtp-linux of {} does not run", GATEWAYS[self.at]),
+        }
+    }
+
+    /// Fails if a process ended that should run.
+    ///
+    /// # Errors
+    /// Which one, and the end of its log.
+    pub fn check(&mut self) -> Result<()> {
+        let processes = [&mut self.linux, &mut self.daemon];
+        processes.into_iter().flatten().try_for_each(Process::check)
+    }
+
+    fn start(&self, what: &str, role: Role, config: &str) -> Result<Process> {
+        let name = format!("{what} of {}", GATEWAYS[self.at]);
+        let config = self.folder.join(config).display().to_string();
+        let log = self.folder.join(format!("{what}.log"));
+        Namespace::of(GATEWAYS[self.at])
+            .enter(|| self.program.start(&name, role, &["--config", &config], &log))
+    }
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("gateway.sock")
+}
+
+/// A list of TOML strings.
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| format!("\"{}\"", item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// The settings of `cxtp-linux`.
+fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
+    let (name, other) = (GATEWAYS[at], 1 - at);
+    let place = folder.display();
+    let both = |pair: super::net::Pair| -> [IpAddr; 2] { [pair.of(false), pair.of(true)] };
+    let daemon = if set.kernel_only { "none" } else { "strongswan" };
+    let reach = if set.routed { "routed" } else { "proxy" };
+    let sharing = match set.sharing {
+        Sharing::None => "mode = \"none\"".to_owned(),
+        Sharing::Address => format!("mode = \"address\"\nshared = {}", list(both(SHARED))),
+        Sharing::Multicast => format!(
+            "mode = \"multicast\"\nshared_mac = \"03:00:5e:00:40:67\"\nshared = {}\nmembers = {}",
+            list(both(SHARED)),
+            list(GATEWAYS)
+        ),
+    };
+    format!(
+        "name = \"{name}\"\nsocket = \"{}\"\ndaemon = \"{daemon}\"\n\n\
+         [network]\nouter = [\"wan\"]\ninner = \"lan\"\nown = {}\ninner_reach = \"{reach}\"\n\
+         {sharing}\n{}\n\n\
+         [strongswan]\nvici = \"{place}/{VICI}\"\nhands_out = {}\n\
+         strongswan_conf = \"{place}/{STRONGSWAN}\"\n\
+         swanctl_conf = \"{place}/{SWANCTL}/swanctl.conf\"\n\n\
+         [neighbours.{}]\ninner = \"{}\"\nouter = \"{}\"\n",
+        socket(folder).display(),
+        list(both(OUTER[at])),
+        set.network[at],
+        list(POOLS[at]),
+        GATEWAYS[other],
+        INNER[other].v4,
+        OUTER[other].v4,
+    )
+}

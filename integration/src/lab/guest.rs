@@ -1,0 +1,176 @@
+//! The guest as the host sees it: a process of user-mode Linux whose root is the
+//! host's, read-only. It writes on the host into one folder of its own only, from
+//! which its result comes back.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::kernel::Kernel;
+use crate::{
+    clock::Deadline,
+    process::{LOOK, Program, Role, tail},
+};
+
+/// Memory of a guest.
+const MEMORY: &str = "mem=1024M";
+/// What a guest may need beside its scenario: boot, evaluation, end.
+const SLACK: Duration = Duration::from_secs(40);
+
+/// File in the guest's folder: what it shall do.
+pub(super) const JOB: &str = "job.json";
+/// File in the guest's folder: what came of it.
+pub(super) const RESULT: &str = "result.json";
+const CONSOLE: &str = "console.log";
+
+/// What a guest shall do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// The scenario.
+    pub scenario: String,
+    /// Seconds after which the scenario is ended.
+    pub limit: u64,
+    /// Whether logs and captures are kept even if it passes.
+    pub keep: bool,
+    /// Whether the kernel is Debian's, whose modules must be loaded.
+    pub modules: bool,
+    /// Programs that the scenario runs, by paths relative to the folder of ours.
+    pub programs: Vec<PathBuf>,
+}
+
+/// What a guest answered.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The scenario's JSON object.
+    pub result: Value,
+    /// Where the logs and captures are, kept if the scenario did not pass.
+    pub kept: Option<PathBuf>,
+}
+
+/// Boots a guest, lets it do its job and waits until it has ended.
+///
+/// # Errors
+/// If it does not boot, does not end in time or leaves no result; the end of its
+/// console is in the error.
+pub fn run(kernel: &Kernel, job: &Job) -> Result<Outcome> {
+    let program = std::env::current_exe()?;
+    let programs = program.parent().context("this program lies in no folder")?;
+    let folder = folder(programs, &job.scenario)?;
+    fs::write(folder.join(JOB), serde_json::to_vec(job)?)?;
+    let mut guest = Guest::boot(kernel, &program, programs, &folder)?;
+    let ended = guest.wait(Duration::from_secs(job.limit) + SLACK);
+    let console = folder.join(CONSOLE);
+    let ended = ended.with_context(|| tail(&console))?;
+    let answer = fs::read(folder.join(RESULT));
+    let answer = answer.with_context(|| format!("no result ({ended}); {}", tail(&console)))?;
+    let result: Value = serde_json::from_slice(&answer)
+        .with_context(|| format!("the result is no JSON; {}", tail(&console)))?;
+    if result["passed"] == true && !job.keep {
+        fs::remove_dir_all(&folder)?;
+        return Ok(Outcome { result, kept: None });
+    }
+    Ok(Outcome { result, kept: Some(folder) })
+}
+
+/// A new folder of the guest's own, below the folder of our programs.
+fn folder(programs: &Path, scenario: &str) -> Result<PathBuf> {
+    let base = programs.join("lab-runs");
+    fs::create_dir_all(&base)?;
+    let prefix = format!("{scenario}-");
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&base)?.keep();
+    for path in [programs, &folder] {
+        if path.to_string_lossy().contains([' ', '"', ',']) {
+            bail!("the kernel's command line cannot name {}: move the clone", path.display());
+        }
+    }
+    Ok(folder)
+}
+
+/// A running guest; killed when dropped.
+struct Guest {
+    child: Child,
+    ended: bool,
+}
+
+impl Guest {
+    fn boot(kernel: &Kernel, program: &Path, programs: &Path, folder: &Path) -> Result<Self> {
+        let console = File::create(folder.join(CONSOLE))?;
+        let args = [
+            kernel.path.display().to_string(),
+            MEMORY.into(),
+            "root=/dev/root rootfstype=hostfs rootflags=/ ro".into(),
+            format!("init={}", program.display()),
+            "con=null con0=null,fd:1 quiet panic=-1".into(),
+            format!("uml_dir={}", folder.display()),
+            "umid=uml".into(),
+            "--".into(),
+            "guest-init".into(),
+            programs.display().to_string(),
+            folder.display().to_string(),
+        ];
+        let args: Vec<_> = args.iter().flat_map(|arg| arg.split(' ')).collect();
+        let child = Program::current()?
+            .command(Role::Kernel, &args)
+            .env("HOME", folder)
+            // The kernel traces one process for each of the guest's: all in one group.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(console.try_clone()?)
+            .stderr(console)
+            .spawn()
+            .with_context(|| format!("cannot start {}", kernel.path.display()))?;
+        Ok(Self { child, ended: false })
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<String> {
+        let deadline = Deadline::after(patience);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.ended = true;
+                return Ok(match status.signal() {
+                    Some(signal) => format!("killed by signal {signal}"),
+                    None => status.to_string(),
+                });
+            }
+            if deadline.passed() {
+                bail!("the guest did not end within {patience:?}");
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Leftovers of a guest that ended in disorder go too.
+        if let Ok(id) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+        if !self.ended {
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Becomes the kernel: the process that this program starts as [`Role::Kernel`].
+pub fn become_kernel(args: &[std::ffi::OsString]) -> ExitCode {
+    let Some((kernel, rest)) = args.get(1..).and_then(|args| args.split_first()) else {
+        eprintln!("no kernel named");
+        return ExitCode::FAILURE;
+    };
+    let error = Command::new(kernel).args(rest).exec();
+    eprintln!("cannot run {}: {error}", kernel.to_string_lossy());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,369 @@
+//! What a scenario plays with: the topology, charon in its nodes, the tap on all links;
+//! and the checks that every scenario ends with.
+//!
+//! ```ignore
+//! let mut world = World::build(Setup::default())?;
+//! world.establish()?;
+//! let traffic = world.start_traffic(1000)?;
+//! world.baseline(&traffic);
+//! // … a move …
+//! world.stop_traffic(traffic)?;
+//! world.still_works(1)?;
+//! world.finish(Expect::Nothing)
+//! ```
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use cxtp::service::api::{Mode, Summary};
+
+use super::{
+    charon::{
+        Charon, EXCHANGE,
+        config::{CONNECTION, Vpn},
+    },
+    gateway::{Pki, Settings, Site},
+    inside::LAB,
+    logs::{self, Keys},
+    net::{GATEWAYS, INNER, Net, Network, OUTER, POOLS, Plan, SERVER_INNER, SHARED},
+    observer::Observer,
+    report::Report,
+    tap::Tap,
+    traffic::{Flow, Traffic, tcp::Stream},
+};
+use crate::process::{Program, wait_for};
+
+/// What a batch may need.
+const TRANSFER: Duration = Duration::from_secs(60);
+/// How long traffic runs before anything is done.
+const BASELINE: Duration = Duration::from_secs(3);
+/// The share of the rate that must have been sent.
+const SENT: f64 = 0.95;
+/// Octets per second of a TCP stream, each way.
+const TCP_RATE: usize = 100_000;
+/// Folders in which keys may stand.
+const SECRET_FOLDERS: &[&str] = &["swanctl", "pki"];
+
+/// What a scenario is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// What users and gateways agree on.
+    pub vpn: Vpn,
+    /// End users.
+    pub users: usize,
+    /// Behind a router with NAT.
+    pub nat: bool,
+    /// IPv6 outside.
+    pub ipv6: bool,
+    /// Gateways that run; the second may be missing.
+    pub gateways: usize,
+    /// Mono-LAN: users connect to the shared address, which the first gateway has at
+    /// first. Else to the first gateway's own.
+    pub shared: bool,
+    /// How often one session moves at most.
+    pub moves: u64,
+    /// Our own processes beside each gateway, where a scenario has them.
+    pub daemons: Option<Settings>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            vpn: Vpn::default(),
+            users: 1,
+            nat: false,
+            ipv6: false,
+            gateways: 2,
+            shared: false,
+            moves: 0,
+            daemons: None,
+        }
+    }
+}
+
+/// A scenario's world.
+pub struct World {
+    /// What it is made of.
+    pub setup: Setup,
+    /// The topology.
+    pub net: Net,
+    /// Our processes beside each gateway, if the setup has them. They end before
+    /// charon does, which they would miss.
+    pub sites: Vec<Site>,
+    /// charon of the gateways.
+    pub gateways: Vec<Charon>,
+    /// charon of the end users.
+    pub users: Vec<Charon>,
+    /// What was found so far.
+    pub report: Report,
+    /// Keys that may stand nowhere.
+    pub keys: Keys,
+    tap: Tap,
+    folder: PathBuf,
+}
+
+impl World {
+    /// Builds the topology, taps its links and starts charon in its nodes.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn build(setup: Setup) -> Result<Self> {
+        let folder = Path::new(LAB).join("run");
+        fs::create_dir_all(&folder)?;
+        let net = Net::new(Plan { users: setup.users, nat: setup.nat })?;
+        let observer = Observer::new(&net.links, setup.moves);
+        let tap = Tap::start(observer, &folder.join("wire.pcap"))?;
+        if setup.shared {
+            for (address, length) in [(SHARED.of(false), 16), (SHARED.of(true), 64)] {
+                net.add_address(GATEWAYS[0], Network::Outer, &format!("{address}/{length}"))?;
+            }
+        }
+        let to = if setup.shared { SHARED } else { OUTER[0] }.of(setup.ipv6);
+        let mut sites = Vec::new();
+        if let Some(settings) = &setup.daemons {
+            if !settings.routed {
+                net.users_on_link()?;
+            }
+            let program = Program::current()?;
+            let pki = Pki::make(&program, &folder)?;
+            for (at, name) in GATEWAYS.iter().enumerate().take(setup.gateways) {
+                let home = folder.join(name);
+                sites.push(Site::new(at, &program, &home, &pki, settings)?);
+            }
+        }
+        let mut gateways = Vec::new();
+        for at in 0..setup.gateways {
+            let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
+            let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users);
+            gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
+        }
+        for site in &mut sites {
+            site.start_linux()?;
+            site.start_daemon()?;
+        }
+        for site in &sites {
+            site.wait_for_peer()?;
+        }
+        let mut users = Vec::new();
+        for user in 1..=setup.users {
+            let name = Net::user_name(user);
+            let files = setup.vpn.user(user, to);
+            users.push(Charon::start(&name, &folder.join(&name), &files)?);
+        }
+        let (report, keys) = (Report::default(), Keys::default());
+        Ok(Self { setup, net, gateways, sites, users, report, keys, tap, folder })
+    }
+
+    /// Where the nodes have their files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Looks at what the observer saw so far.
+    pub fn observed<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> T {
+        self.tap.with(look)
+    }
+
+    /// Brings up all Child SAs of all users. From then on no new IKE SA may begin.
+    ///
+    /// # Errors
+    /// What does not come up.
+    pub fn establish(&mut self) -> Result<()> {
+        let children: Vec<_> = self.setup.vpn.children.iter().map(|c| c.name.clone()).collect();
+        for user in &self.users {
+            for child in &children {
+                user.initiate(child)?;
+            }
+        }
+        self.note_keys()?;
+        self.tap.with(Observer::mark);
+        Ok(())
+    }
+
+    /// The flow of an end user (from 1) over its virtual address.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn flow(&self, user: usize) -> Result<Flow> {
+        let charon = self.users.get(user - 1).context("no such end user")?;
+        let sas = charon.sas()?;
+        let address = sas.iter().flat_map(|sa| &sa.virtual_ips).next();
+        let address: IpAddr = address.context("no virtual address")?.parse()?;
+        let server = SERVER_INNER.of(address.is_ipv6());
+        Ok(Flow { node: charon.node().into(), user: address, server })
+    }
+
+    /// Starts traffic of all users, this many packets per second each way in all, and
+    /// waits until it flows.
+    ///
+    /// # Errors
+    /// If it does not flow.
+    pub fn start_traffic(&self, rate: u32) -> Result<Traffic> {
+        let flows: Result<Vec<_>> = (1..=self.setup.users).map(|user| self.flow(user)).collect();
+        let traffic = Traffic::start(&flows?, rate)?;
+        traffic.wait_for_packets(3, EXCHANGE)?;
+        Ok(traffic)
+    }
+
+    /// Measures the longest gap while nothing happens.
+    pub fn baseline(&mut self, traffic: &Traffic) {
+        traffic.take_gap();
+        traffic.run_for(BASELINE);
+        self.report.gap_ms_baseline = traffic.take_gap();
+    }
+
+    /// Stops traffic and counts.
+    ///
+    /// # Errors
+    /// If it failed.
+    pub fn stop_traffic(&mut self, traffic: Traffic) -> Result<()> {
+        let gap = traffic.take_gap();
+        let tally = traffic.stop()?;
+        self.report.gap_ms_max = self.report.gap_ms_max.max(gap).max(tally.gap_ms);
+        self.report.traffic(&tally);
+        Ok(())
+    }
+
+    /// Runs a TCP stream of a user (from 1) both ways for some time.
+    ///
+    /// # Errors
+    /// If it breaks or an octet is not in its place.
+    pub fn tcp(&mut self, user: usize, span: Duration) -> Result<()> {
+        let stream = Stream::start(&self.flow(user)?, TCP_RATE)?;
+        // The time is the condition.
+        std::thread::sleep(span);
+        self.report.tcp = Some(stream.stop()?);
+        Ok(())
+    }
+
+    /// The gateway at which an end user's session is; with one address for both, the
+    /// gateways agree by themselves on who answers a new user.
+    ///
+    /// # Errors
+    /// If no daemon knows so many sessions in time.
+    pub fn wait_for_owner(&self, sessions: usize) -> Result<usize> {
+        wait_for(&format!("{sessions} sessions active at one gateway"), EXCHANGE, || {
+            for (at, site) in self.sites.iter().enumerate() {
+                if site.control.status()?.sessions.get("active") == Some(&sessions) {
+                    return Ok(Some(at));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Shows that DPD, a rekey of each Child SA and one of the IKE SA work for a user
+    /// (from 1), and that packets pass afterwards.
+    ///
+    /// # Errors
+    /// What does not work.
+    pub fn still_works(&mut self, user: usize) -> Result<()> {
+        let flow = self.flow(user)?;
+        let charon = self.users.get(user - 1).context("no such end user")?;
+        charon.liveness(Duration::from_secs(self.setup.vpn.dpd.into()))?;
+        for child in &self.setup.vpn.children {
+            charon.rekey_child(&child.name)?;
+        }
+        charon.rekey_ike(CONNECTION)?;
+        self.note_keys()?;
+        let traffic = Traffic::start(&[flow], 100)?;
+        let flows = traffic.wait_for_packets(20, EXCHANGE);
+        let tally = traffic.stop()?;
+        flows.context("after the rekeys")?;
+        self.report.packets_sent += tally.sent;
+        self.report.packets_lost += tally.lost;
+        self.report.packets_duplicated += tally.duplicated;
+        Ok(())
+    }
+
+    /// Moves these sessions, or all, from one gateway to the other and waits for the
+    /// end of the batch.
+    ///
+    /// # Errors
+    /// If it does not end. Sessions that did not move are no error.
+    pub fn transfer(
+        &mut self,
+        from: usize,
+        sessions: Option<Vec<String>>,
+        mode: Mode,
+    ) -> Result<Summary> {
+        let target = GATEWAYS[1 - from];
+        let site = self.sites.get(from).context("the setup has no daemons")?;
+        let summary = site.control.transfer(sessions, target, mode, TRANSFER, |_| ())?;
+        self.report.moved += summary.moved as u64;
+        self.note_keys()?;
+        Ok(summary)
+    }
+
+    /// Notes the keys that all kernels have now.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn note_keys(&mut self) -> Result<()> {
+        for charon in self.gateways.iter().chain(&self.users) {
+            self.keys.note(charon.node())?;
+        }
+        Ok(())
+    }
+
+    /// The inner address of a gateway.
+    pub fn inner(&self, gateway: usize) -> IpAddr {
+        INNER[gateway].of(self.setup.ipv6)
+    }
+
+    /// Ends the scenario: gathers all figures. What may not be zero is for the caller
+    /// to say.
+    ///
+    /// # Errors
+    /// If a figure cannot be had.
+    pub fn gather(mut self) -> Result<Report> {
+        self.note_keys()?;
+        let mut report = std::mem::take(&mut self.report);
+        for node in self.net.nodes() {
+            let errors = self.net.xfrm_errors(node)?;
+            if !errors.is_empty() {
+                report.xfrm_errors.insert(node.to_owned(), errors.into_iter().collect());
+            }
+        }
+        for user in &self.users {
+            report.deletes_seen += logs::unexpected_deletes(&user.said()?);
+        }
+        for site in &mut self.sites {
+            site.check()?;
+        }
+        let Self { users, gateways, sites, tap, keys, folder, .. } = self;
+        drop((sites, users, gateways));
+        let seen = tap.stop()?.seen();
+        report.seen(&seen);
+        report.more.insert("findings".into(), seen.findings.clone().into());
+        report.expect(seen.untracked == 0, || "packets could not be judged".into());
+        report.expect(seen.esp_to_users > 0, || "the observer saw no ESP".into());
+        report.expect(!keys.is_empty(), || "no key to look for".into());
+        report.keys_looked_for = keys.len() as u64;
+        let leaks = keys.search(&folder, SECRET_FOLDERS)?;
+        report.key_leaks = leaks.len() as u64;
+        report.more.insert("key_leaks_in".into(), leaks.into());
+        let share = report.sent_share;
+        report.expect(share >= SENT, || format!("only {share:.2} of the traffic was sent"));
+        Ok(report)
+    }
+
+    /// Ends a scenario in which nothing may be lost, leak or be seen: gathers all
+    /// figures and judges them.
+    ///
+    /// # Errors
+    /// If a figure cannot be had.
+    pub fn finish(self) -> Result<Report> {
+        let mut report = self.gather()?;
+        for (name, figure) in report.zeros() {
+            report.expect(figure == 0, || format!("{name} is {figure}"));
+        }
+        report.passed = report.failures.is_empty();
+        Ok(report)
+    }
+}
