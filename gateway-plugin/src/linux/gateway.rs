@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
     pub(super) unkept: BTreeSet<SessionId>,
+    /// Staged sessions whose packets may pass after an activation that failed.
+    pub(super) unheld: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
     pub(super) unsteered: BTreeMap<SessionId, u8>,
     pub(super) clock: Clock,
@@ -124,6 +126,7 @@ impl LinuxGateway {
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
+            unheld: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             clock: Clock::start(),
             sinks: Vec::new(),

@@ -229,6 +229,7 @@ impl Inner {
 
     fn tend(&mut self, now: Duration) {
         self.drain(now);
+        self.hold_again();
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
         let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
         for id in unsettled {
@@ -242,6 +243,19 @@ impl Inner {
         let due: Vec<_> = self.sessions.values().filter(due).map(|session| session.id).collect();
         due.into_iter().for_each(|id| self.look_at_ends(id, now));
         self.keep_if_possible();
+    }
+
+    /// Holds staged sessions whose activation failed half-way.
+    pub(super) fn hold_again(&mut self) {
+        for id in std::mem::take(&mut self.unheld) {
+            let Some(session) = self.sessions.get(&id) else { continue };
+            if let (Phase::Staged { .. }, Some(paths)) = (&session.phase, &session.paths)
+                && let Err(refusal) = self.steer.hold(id, &paths.flow)
+            {
+                tracing::error!(session = %id, %refusal, "packets of a staged session may pass");
+                self.unheld.insert(id);
+            }
+        }
     }
 
     /// Forgets released sessions in their time.
