@@ -192,7 +192,15 @@ impl Bench {
         self.events[at] = None;
         self.gateways[at] = None;
         // What waits in a queue waits in the process.
-        lock(&self.grounds[at]).steered.values_mut().for_each(|steered| steered.queue.clear());
+        let record = self.records.path().join(NAMES[at]);
+        {
+            let mut ground = lock(&self.grounds[at]);
+            ground.steered.values_mut().for_each(|steered| steered.queue.clear());
+            if let Some(then) = ground.record_then.take() {
+                std::fs::write(&record, then).unwrap();
+            }
+            ground.record = Some(record.clone());
+        }
         let ground = &self.grounds[at];
         let daemon: Box<dyn IkeDaemon> = match self.kind {
             Kind::Kernel => Box::new(KernelOnly::new(capabilities(), vec![SHARED], new_id)),
@@ -213,7 +221,7 @@ impl Bench {
             Box::new(ModelSteer { ground: ground.clone(), neighbour }),
             Box::new(Failing { ground: ground.clone(), daemon }),
             events,
-            &self.records.path().join(NAMES[at]),
+            &record,
         );
         self.gateways[at] = Some(gateway.unwrap());
         self.events[at] = Some(sender);

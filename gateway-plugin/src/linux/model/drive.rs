@@ -44,6 +44,11 @@ impl Bench {
         ground.calls = 0;
     }
 
+    /// What failed before did not end the process.
+    pub(crate) fn survive(&mut self, side: Side) {
+        lock(&self.grounds[index(side)]).record_then = None;
+    }
+
     /// Calls since then, and the last of them.
     pub(crate) fn calls(&self, side: Side) -> (u32, &'static str) {
         let ground = lock(&self.grounds[index(side)]);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::ThreadId,
 };
@@ -30,6 +31,9 @@ pub(crate) struct Ground {
     /// What came in and was opened: inbound SPI and number.
     pub(crate) delivered: Vec<(u32, u64)>,
     pub(crate) fail: Option<Fail>,
+    /// The record of its gateway, and how it stood when calls began to fail.
+    pub(crate) record: Option<PathBuf>,
+    pub(crate) record_then: Option<Vec<u8>>,
     /// Calls since `fail` was set, and the last of them.
     pub(crate) calls: u32,
     pub(crate) last_call: &'static str,
@@ -80,6 +84,10 @@ impl Ground {
         let fail = self.fail.filter(|fail| fail.by == std::thread::current().id())?;
         self.calls += 1;
         self.last_call = call;
+        if self.calls == fail.at && fail.onwards && !fail.done {
+            // If the process is killed after this, it was killed here.
+            self.record_then = self.record.as_ref().map(|path| std::fs::read(path).unwrap());
+        }
         let fails = self.calls == fail.at || fail.onwards && self.calls > fail.at;
         fails.then_some(fail.done)
     }

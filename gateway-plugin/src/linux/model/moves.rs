@@ -37,7 +37,8 @@ struct Trial {
     step: Step,
     /// Which call fails, if any; whether all after it; whether it is done.
     fault: Option<(u32, bool, bool)>,
-    /// Which processes end after it.
+    /// Which processes end after it; in the middle of it where every call from one
+    /// on fails without effect.
     killed: [bool; 2],
 }
 
@@ -155,6 +156,7 @@ impl Protocol {
         let by = std::thread::current().id();
         let fault = trial.fault.map(|(at, onwards, done)| Fail { by, at, onwards, done });
         for side in [Side::Source, Side::Target] {
+            self.bench.survive(side);
             self.bench.fail(side, fault);
         }
         let done = self.step(trial.step);
