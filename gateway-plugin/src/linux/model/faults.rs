@@ -1,5 +1,5 @@
 //! Every call that an act makes fails in turn, with and without its effect, alone
-//! and with all that follow.
+//! and with all that follow; and the process is killed there.
 
 use protocol_spec::{
     id::SessionId,
@@ -62,7 +62,13 @@ type After = fn(&mut Bench, &Scene, bool, &str);
 fn each_call(side: Side, before: Before, act: Act, after: After) {
     for kind in [Kind::Kernel, Kind::Charon] {
         let mut bench = Bench::new(kind);
-        for (onwards, done) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (onwards, done, killed) in [
+            (false, false, false),
+            (false, true, false),
+            (true, false, false),
+            (true, true, false),
+            (true, false, true),
+        ] {
             let mut faults = 0;
             for at in 1.. {
                 assert!(at < 100, "an act makes calls without end");
@@ -72,8 +78,13 @@ fn each_call(side: Side, before: Before, act: Act, after: After) {
                 let refused = act(&mut bench, &scene).is_err();
                 let (calls, _) = bench.calls(side);
                 bench.fail(side, None);
+                if refused && killed {
+                    bench.start(side);
+                }
+                bench.survive(side);
                 let what = format!(
-                    "{kind:?}, call {at} of {calls} failing, onwards {onwards}, done {done}"
+                    "{kind:?}, call {at} of {calls} failing, onwards {onwards}, done {done}, \
+                     killed {killed}"
                 );
                 let mut ledger = Ledger::default();
                 if refused {
