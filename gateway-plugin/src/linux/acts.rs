@@ -33,6 +33,9 @@ const GONE: Duration = Duration::from_millis(300);
 /// How often outbound numbers are read until they stand still.
 const READINGS: usize = 50;
 
+/// The kernel's tables.
+pub(super) type Whole = (Vec<KernelSa>, Vec<KernelPolicy>);
+
 impl Inner {
     pub(super) fn known(&self, id: SessionId) -> Result<&Session, Refusal> {
         let known = self.sessions.get(&id).filter(|session| session.status().is_some());
@@ -52,7 +55,7 @@ impl Inner {
     }
 
     /// The kernel's tables, and the sessions as they are now.
-    fn whole_tables(&mut self) -> Result<(Vec<KernelSa>, Vec<KernelPolicy>), Refusal> {
+    pub(super) fn whole_tables(&mut self) -> Result<Whole, Refusal> {
         let sas = self.tables.sas()?;
         let policies = self.tables.policies()?;
         self.hear_all(&sas)
@@ -76,11 +79,25 @@ impl Inner {
         context::join(id, described, generation, sas, policies)
     }
 
-    /// A session's SAs and packets as they are now.
-    pub(super) fn look(&mut self, id: SessionId) -> Result<Paths, Refusal> {
-        let (sas, policies) = self.whole_tables()?;
-        let context = self.write_down(id, &sas, &policies)?;
-        let pairs = context::pairs(&context::described(&context), &sas)?;
+    /// A session's SAs and packets as they are now; the tables are read again only
+    /// where they do not fit it any more.
+    fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<Paths, Refusal> {
+        if let Some(tables) = seen
+            && let Ok(paths) = self.look_in(id, tables)
+        {
+            return Ok(paths);
+        }
+        let tables = self.whole_tables()?;
+        self.look_in(id, seen.insert(tables))
+    }
+
+    pub(super) fn look_in(
+        &mut self,
+        id: SessionId,
+        (sas, policies): &Whole,
+    ) -> Result<Paths, Refusal> {
+        let context = self.write_down(id, sas, policies)?;
+        let pairs = context::pairs(&context::described(&context), sas)?;
         Ok(Paths { pairs, flow: context::flow(&context)? })
     }
 
@@ -90,7 +107,12 @@ impl Inner {
         session.and_then(|session| session.paths.clone()).ok_or_else(|| no_session(id))
     }
 
-    pub(super) fn pause(&mut self, order: Pause) -> Result<Finals, Refusal> {
+    /// `seen` are the kernel's tables as an order of the same batch saw them.
+    pub(super) fn pause(
+        &mut self,
+        order: Pause,
+        seen: &mut Option<Whole>,
+    ) -> Result<Finals, Refusal> {
         let id = order.session;
         let session = self.known(id)?;
         match &session.phase {
@@ -108,7 +130,7 @@ impl Inner {
             let detail = format!("`{}` is not among the neighbours of this gateway", order.target);
             return Err(Refusal::new(Status::NoPeer, detail));
         }
-        let paths = self.look(id)?;
+        let paths = self.look(id, seen)?;
         self.daemon.wait_quiet(id, QUIET)?;
         self.change(id, |session| session.phase = Phase::Unsettled);
         let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths)).and_then(|finals| {
@@ -239,6 +261,7 @@ impl Inner {
                 session.phase = Phase::Active;
                 session.look_at = Duration::ZERO;
             });
+            self.unsteered.insert(id, 0);
         }
         Ok(())
     }

@@ -65,6 +65,7 @@ pub(crate) fn spis(context: &Context) -> Spis {
     Spis {
         ike: context.ike.as_ref().map(|ike| (ike.spi_initiator, ike.spi_responder)),
         inbound: context.children.iter().map(|child| child.inbound.spi).collect(),
+        ends: context.children.first().and_then(|child| child.endpoints),
     }
 }
 

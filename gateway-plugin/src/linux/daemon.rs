@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use protocol_spec::{
-    context::{ChildSeed, Context, IkeSa},
+    context::{ChildSeed, Context, Endpoints, IkeSa},
     id::{Generation, SessionId},
     profile::{Capabilities, Profile},
     status::Refusal,
@@ -21,13 +21,15 @@ pub struct Known {
     pub generation: Generation,
 }
 
-/// What names a session's SAs on the wire.
+/// By what a session is found again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spis {
     /// SPIs of its IKE SA, the initiator's first.
     pub ike: Option<(u64, u64)>,
     /// Inbound SPIs of its Child SAs.
     pub inbound: Vec<u32>,
+    /// Outer addresses, which name it where it has no IKE SA.
+    pub ends: Option<Endpoints>,
 }
 
 /// A session as it was known before this process was started.
@@ -35,7 +37,7 @@ pub struct Spis {
 pub struct Remembered {
     /// What it was.
     pub known: Known,
-    /// By which SAs it is found again: its IKE SA, else one of its Child SAs.
+    /// By what it is found again: its IKE SA, else one of its Child SAs.
     pub spis: Spis,
 }
 
@@ -113,6 +115,7 @@ pub trait IkeDaemon: Send {
         Ok(Spis {
             ike: ike.map(|ike| (ike.spi_initiator, ike.spi_responder)),
             inbound: children.iter().map(|child| child.inbound).collect(),
+            ends: None,
         })
     }
 

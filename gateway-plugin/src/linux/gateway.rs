@@ -68,6 +68,10 @@ pub(crate) struct Inner {
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
     pub(super) unkept: BTreeSet<SessionId>,
+    /// Staged sessions whose packets may pass after an activation that failed.
+    pub(super) unheld: BTreeSet<SessionId>,
+    /// Active sessions that are to be steered here, and how often it was tried.
+    pub(super) unsteered: BTreeMap<SessionId, u8>,
     pub(super) clock: Clock,
     pub(super) sinks: Vec<EventSink>,
 }
@@ -122,6 +126,8 @@ impl LinuxGateway {
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
+            unheld: BTreeSet::new(),
+            unsteered: BTreeMap::new(),
             clock: Clock::start(),
             sinks: Vec::new(),
         };
@@ -207,7 +213,7 @@ impl LinuxGateway {
         &self,
         orders: Vec<O>,
         session: impl Fn(&O) -> SessionId,
-        act: impl Fn(&mut Inner, O) -> Result<T, Refusal>,
+        mut act: impl FnMut(&mut Inner, O) -> Result<T, Refusal>,
     ) -> Result<PerSession<T>, Fault> {
         let mut inner = lock(&self.inner);
         let answer = |order| (session(&order), act(&mut inner, order));
@@ -230,6 +236,7 @@ impl GatewayPlugin for LinuxGateway {
     fn list(&mut self) -> Result<Vec<SessionStatus>, Fault> {
         let mut inner = lock(&self.inner);
         inner.learn()?;
+        inner.welcome();
         inner.keep_if_possible();
         Ok(inner.sessions.values().filter_map(Session::status).collect())
     }
@@ -248,7 +255,9 @@ impl GatewayPlugin for LinuxGateway {
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {
-        self.each(orders, |order| order.session, Inner::pause)
+        // Read once for a batch: a gateway may have thousands of SAs.
+        let mut seen = None;
+        self.each(orders, |order| order.session, |inner, order| inner.pause(order, &mut seen))
     }
 
     fn resume(&mut self, orders: Vec<Resume>) -> Result<PerSession<()>, Fault> {

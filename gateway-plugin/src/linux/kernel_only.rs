@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol_spec::{
-    context::Context,
+    context::{Context, Endpoints},
     id::{Generation, SessionId},
     profile::{Capabilities, Feature, Profile},
     status::{Refusal, Status},
@@ -77,12 +77,13 @@ impl KernelOnly {
     }
 
     /// What these SAs were called by an earlier process.
-    fn named_before(&mut self, pairs: &[(u32, u32)]) -> Option<Known> {
+    fn named_before(&mut self, ends: Ends, pairs: &[(u32, u32)]) -> Option<Known> {
         let inbound: Vec<u32> = pairs.iter().map(|(inbound, _)| *inbound).collect();
-        let at = self
-            .remembered
-            .iter()
-            .position(|before| before.spis.inbound.iter().any(|spi| inbound.contains(spi)))?;
+        let ends = Endpoints { local: ends.0, remote: ends.1 };
+        let at = self.remembered.iter().position(|before| {
+            before.spis.ends == Some(ends)
+                || before.spis.inbound.iter().any(|spi| inbound.contains(spi))
+        })?;
         let Remembered { mut known, mut spis } = self.remembered.swap_remove(at);
         spis.inbound.sort_unstable();
         if spis.inbound != inbound {
@@ -132,9 +133,13 @@ impl IkeDaemon for KernelOnly {
     }
 
     fn spis(&mut self, session: SessionId) -> Result<Spis, Refusal> {
-        let found = self.named(session).ok_or_else(|| no_session(session))?;
-        let inbound = found.pairs.iter().map(|(inbound, _)| *inbound).collect();
-        Ok(Spis { ike: None, inbound })
+        let named = self.found.iter().find(|(_, found)| found.known.session == session);
+        let ((local, remote), found) = named.ok_or_else(|| no_session(session))?;
+        Ok(Spis {
+            ike: None,
+            inbound: found.pairs.iter().map(|(inbound, _)| *inbound).collect(),
+            ends: Some(Endpoints { local: *local, remote: *remote }),
+        })
     }
 
     fn sessions(&mut self, kernel: &[KernelSa]) -> Result<Vec<Known>, Fault> {
@@ -160,7 +165,7 @@ impl IkeDaemon for KernelOnly {
                     found.known.generation = Generation(found.known.generation.0 + 1);
                 }
                 None => {
-                    let known = self.named_before(&pairs).unwrap_or_else(|| Known {
+                    let known = self.named_before(ends, &pairs).unwrap_or_else(|| Known {
                         session: (self.new_id)(),
                         generation: Generation(1),
                     });

@@ -27,6 +27,8 @@ use crate::{
 const FASTEST: u64 = 1 << 24;
 /// After which they are looked at in any case.
 const SLOWEST_LOOK: Duration = Duration::from_secs(10);
+/// How often a session that is not whole is looked at again.
+const MOST_TRIES: u8 = 100;
 
 /// Takes what the daemon tells until the gateway ends, and tends the sessions.
 pub(super) fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopping: &AtomicBool) {
@@ -37,12 +39,16 @@ pub(super) fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopp
             std::thread::park_timeout(LOOK_UP);
         }
         let mut inner = lock(inner);
-        event.into_iter().for_each(|event| inner.heard(event));
+        if let Ok(event) = event {
+            inner.heard(event);
+            inner.welcome();
+        }
         let now = inner.clock.now();
         // A daemon that tells without end must not keep us from it.
         if now.saturating_sub(tended) >= LOOK_UP {
             tended = now;
             inner.tend(now);
+            inner.welcome();
         }
     }
 }
@@ -74,6 +80,7 @@ impl Inner {
                 tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
             }
         }
+        self.welcome();
         self.keep_if_possible();
     }
 
@@ -141,7 +148,7 @@ impl Inner {
                 let status = session.status();
                 self.insert(session);
                 status.into_iter().for_each(|status| self.tell(&GatewayEvent::Up(status)));
-                self.welcome(id);
+                self.unsteered.insert(id, 0);
             }
             Some(session) if session.is_in_use() && session.generation != generation => {
                 let spis = self.daemon.spis(id).unwrap_or_default();
@@ -151,21 +158,34 @@ impl Inner {
                     session.spis = spis;
                 });
                 self.tell(&GatewayEvent::Changed { session: id, generation });
-                self.welcome(id);
+                self.unsteered.insert(id, 0);
             }
             Some(_) => {}
         }
     }
 
-    /// Steers an active session's packets here, as they are now.
-    fn welcome(&mut self, id: SessionId) {
-        if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
+    /// Steers the packets of active sessions here that came up or changed. The tables
+    /// are read once for all of them.
+    pub(super) fn welcome(&mut self) {
+        if self.unsteered.is_empty() {
             return;
         }
-        let here = self.look(id).and_then(|paths| self.steer.here(id, &paths.flow));
-        if let Err(refusal) = here {
-            // Half a session: the rest of it is told soon.
-            tracing::debug!(session = %id, %refusal, "not steered yet");
+        let tables = match self.whole_tables() {
+            Ok(tables) => tables,
+            Err(refusal) => return tracing::warn!(%refusal, "new sessions are not steered yet"),
+        };
+        for (id, tries) in std::mem::take(&mut self.unsteered) {
+            if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
+                continue;
+            }
+            let here = self.look_in(id, &tables).and_then(|paths| self.steer.here(id, &paths.flow));
+            if let Err(refusal) = here {
+                // Half a session: the rest of it comes soon, or it is told again.
+                tracing::debug!(session = %id, %refusal, "not steered yet");
+                if tries < MOST_TRIES {
+                    self.unsteered.insert(id, tries + 1);
+                }
+            }
         }
     }
 
@@ -209,6 +229,7 @@ impl Inner {
 
     fn tend(&mut self, now: Duration) {
         self.drain(now);
+        self.hold_again();
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
         let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
         for id in unsettled {
@@ -222,6 +243,19 @@ impl Inner {
         let due: Vec<_> = self.sessions.values().filter(due).map(|session| session.id).collect();
         due.into_iter().for_each(|id| self.look_at_ends(id, now));
         self.keep_if_possible();
+    }
+
+    /// Holds staged sessions whose activation failed half-way.
+    pub(super) fn hold_again(&mut self) {
+        for id in std::mem::take(&mut self.unheld) {
+            let Some(session) = self.sessions.get(&id) else { continue };
+            if let (Phase::Staged { .. }, Some(paths)) = (&session.phase, &session.paths)
+                && let Err(refusal) = self.steer.hold(id, &paths.flow)
+            {
+                tracing::error!(session = %id, %refusal, "packets of a staged session may pass");
+                self.unheld.insert(id);
+            }
+        }
     }
 
     /// Forgets released sessions in their time.

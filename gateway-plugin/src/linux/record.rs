@@ -16,7 +16,7 @@ use std::{
 use bincode::{Decode, Encode};
 use protocol_spec::{
     codec,
-    context::{Mark, Prefix, Protocol},
+    context::{Endpoints, Mark, Prefix, Protocol},
     id::{BatchId, Generation, Name, SessionEpoch, SessionId},
     status::{Refusal, Status},
     transfer::{Finals, GrantedRange, SaRef},
@@ -121,6 +121,7 @@ struct Row {
     stand: Stand,
     ike: Option<(u64, u64)>,
     inbound: Vec<u32>,
+    at: Option<Endpoints>,
     paths: Option<RowPaths>,
     ends: Vec<(SaRef, u64)>,
 }
@@ -176,6 +177,7 @@ impl Row {
             stand,
             ike: session.spis.ike,
             inbound: session.spis.inbound.clone(),
+            at: session.spis.ends,
             paths: session.paths.as_ref().map(RowPaths::of),
             ends: session.ends.iter().map(|end| (end.sa, end.end)).collect(),
         }
@@ -198,7 +200,7 @@ impl Row {
             epoch: self.epoch,
             generation: self.generation,
             phase,
-            spis: Spis { ike: self.ike, inbound: self.inbound },
+            spis: Spis { ike: self.ike, inbound: self.inbound, ends: self.at },
             paths: self.paths.map(RowPaths::into_paths),
             ends: ends.collect(),
             look_at: Duration::ZERO,

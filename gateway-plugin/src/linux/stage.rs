@@ -189,11 +189,12 @@ impl Inner {
         let flow = context::flow(context)?;
         self.steer.hold(context.session, &flow)?;
         let local = context.ike.as_ref().map(|ike| ike.local.ip());
+        // The name comes first: SAs without one would be taken for a new session.
+        self.daemon.stage(context, local)?;
         if !self.daemon.installs_children() {
             let (sas, policies) = context::tables(context, grants)?;
             self.tables.install(&sas, &policies)?;
         }
-        self.daemon.stage(context, local)?;
         let mut sas = self.named_sas(context)?;
         if self.daemon.installs_children() {
             self.replace(context, grants, &sas)?;
@@ -300,9 +301,8 @@ impl Inner {
         }
         if let Err(refusal) = self.open(id, order, &paths) {
             // Whatever passed already, nothing does from here on.
-            if let Err(worse) = self.steer.hold(id, &paths.flow) {
-                tracing::error!(session = %id, refusal = %worse, "an activation that failed stands");
-            }
+            self.unheld.insert(id);
+            self.hold_again();
             return Err(refusal);
         }
         self.change(id, |session| session.phase = Phase::Active);

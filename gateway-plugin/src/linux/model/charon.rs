@@ -122,7 +122,8 @@ impl IkeDaemon for ModelCharon {
 
     fn spis(&mut self, session: SessionId) -> Result<Spis, Refusal> {
         let (spis, ike) = self.session(session)?;
-        Ok(Spis { ike: Some(spis), inbound: ike.children.iter().map(|child| child.0).collect() })
+        let inbound = ike.children.iter().map(|child| child.0).collect();
+        Ok(Spis { ike: Some(spis), inbound, ends: None })
     }
 
     fn describe(&mut self, session: SessionId) -> Result<Described, Refusal> {

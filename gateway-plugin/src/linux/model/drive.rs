@@ -138,6 +138,16 @@ impl Bench {
         })
     }
 
+    /// Waits until none passes any more.
+    pub(crate) fn silent_soon(&mut self, at: Side, id: SessionId) -> bool {
+        (0..400).any(|_| {
+            !self.passes(at, id) || {
+                std::thread::park_timeout(Duration::from_millis(5));
+                false
+            }
+        })
+    }
+
     /// Nothing of a session is left at a gateway: SAs, policies, holds, IKE SA.
     pub(crate) fn is_empty_of(&mut self, at: Side, id: SessionId) -> bool {
         let state = self.state(at, id);

@@ -49,6 +49,10 @@ enum Stand {
     /// The source never resumes by itself from here.
     Committed(Vec<GrantedRange>, Finals),
     Activated(Finals),
+    /// The source was told to go on: it may do so although it refused.
+    Aborting(u64, Vec<(SaRef, u64)>),
+    /// The target has given its word that it will not.
+    TakingBack(Vec<GrantedRange>),
 }
 
 struct Protocol {
@@ -99,7 +103,11 @@ impl Protocol {
             }
             (Step::Abort, Stand::Paused(..)) => {
                 self.epoch += 1;
-                bench.resume(source, id, self.epoch, Vec::new())?;
+                self.stand = Stand::Aborting(self.epoch, Vec::new());
+                return self.step(step);
+            }
+            (_, Stand::Aborting(epoch, from)) => {
+                bench.resume(source, id, *epoch, from.clone())?;
                 self.stand = Stand::Idle;
             }
             (Step::Activate, Stand::Paused(grants, generation, finals))
@@ -117,12 +125,15 @@ impl Protocol {
                 bench.activate(target, id, self.staged, finals)?;
             }
             (Step::TakeBack, Stand::Committed(grants, _)) => {
+                self.stand = Stand::TakingBack(grants.clone());
+                return self.step(step);
+            }
+            (_, Stand::TakingBack(grants)) => {
                 bench.discard(target, id, self.staged)?;
                 self.untidy = false;
                 self.epoch += 1;
-                let from = ends(grants);
-                bench.resume(source, id, self.epoch, from)?;
-                self.stand = Stand::Idle;
+                self.stand = Stand::Aborting(self.epoch, ends(grants));
+                return self.step(step);
             }
             (Step::Release, Stand::Activated(_)) => {
                 bench.release(source, id, self.staged)?;
@@ -159,11 +170,14 @@ impl Protocol {
         if let (None, Err(refusal)) = (fault, &done) {
             panic!("{what}: {refusal}");
         }
-        // After two faults in a row a target may speak that says it is staged: the
-        // source is silent then, and the protocol comes back to it.
-        if !matches!((&self.stand, trial.fault), (Stand::Committed(..), Some((_, true, _)))) {
-            self.bench.audit(self.id, ledger, &what);
+        // After two faults in a row it takes the target a moment; the source is silent.
+        if matches!(self.stand, Stand::Committed(..)) {
+            assert!(
+                self.bench.silent_soon(other(self.owner), self.id),
+                "{what}: the target speaks"
+            );
         }
+        self.bench.audit(self.id, ledger, &what);
     }
 
     /// Goes on without faults until the session is in use again.

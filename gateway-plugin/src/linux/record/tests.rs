@@ -43,7 +43,14 @@ fn paused(id: u8) -> Session {
         ..Session::new(
             SessionId([id; 16]),
             Generation(3),
-            Spis { ike: Some((3, 4)), inbound: vec![1] },
+            Spis {
+                ike: Some((3, 4)),
+                inbound: vec![1],
+                ends: Some(Endpoints {
+                    local: IpAddr::from([192, 0, 2, 1]),
+                    remote: IpAddr::from([0x20; 16]),
+                }),
+            },
         )
     }
 }

@@ -155,6 +155,7 @@ impl IkeDaemon for Charon {
         Ok(Spis {
             ike: Some((told.ike.spi_initiator, told.ike.spi_responder)),
             inbound: told.children.iter().map(|child| child.inbound).collect(),
+            ends: None,
         })
     }
 
