@@ -9,7 +9,7 @@
 //! // … a move …
 //! world.stop_traffic(traffic)?;
 //! world.still_works(1)?;
-//! world.finish(Expect::Nothing)
+//! world.finish()
 //! ```
 
 use std::{
