@@ -15,8 +15,11 @@ use std::{alloc::System, sync::Arc};
 
 use cap::Cap;
 use common::{Capture, EVE, Hostile, Peak, Pki, until, within};
+use cxtp::service::api::Summary;
+use protocol_spec::id::SessionId;
 use service_support::free_address;
 use slow_support::{Flight, Node, Reader, SlowGateway, one_owner_each, standstill};
+use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tracing::Level;
 
@@ -118,20 +121,44 @@ async fn a_gateway_that_stages_slowly_bounds_the_source() {
     behind_a_slow_gateway(MANY).await.is_bounded_by(&few);
 }
 
+/// A source, and a peer that reads only when it is let.
+struct Readable {
+    a: Node,
+    all: Vec<SessionId>,
+    flight: Arc<Flight>,
+    reader: Reader,
+    _directory: TempDir,
+}
+
+impl Readable {
+    async fn start(sessions: u32, own: &[(&str, &str)]) -> Self {
+        let (directory, pki) = (tempfile::tempdir().unwrap(), Pki::new());
+        let flight = Arc::new(Flight::default());
+        let gateway = SlowGateway::start(&flight);
+        gateway.meet_nobody(EVE);
+        let all = gateway.provision(0..sessions);
+        let a = Node::alone("gw-a", EVE, gateway, own, &pki, directory.path()).await;
+        let paper = pki.paper(&format!("cxtp://gateway/{EVE}"));
+        let eve = Hostile::new(&paper, a.address).reading_only(64 << 10);
+        let reader = Reader::start(eve.link(EVE).await, &flight);
+        a.is_ready(EVE, all.len()).await;
+        Self { a, all, flight, reader, _directory: directory }
+    }
+
+    /// Fails unless nothing moved, for a reason, and all goes on at the source.
+    async fn stays(self, summary: &Summary) {
+        assert_eq!((summary.moved, summary.aborted), (0, self.all.len()), "{summary:?}");
+        assert!(summary.failures.iter().all(|f| !f.reason.detail.is_empty()), "{summary:?}");
+        assert_eq!(self.a.gateway.active().len(), self.all.len());
+        one_owner_each(&self.all, [self.a.gateway.active(), self.reader.taken.active()]);
+        self.a.stop().await;
+    }
+}
+
 /// Batches to a peer that stops reading, until nothing moves any more, and then
 /// goes on.
 async fn behind_a_slow_reader(sessions: u32, batches: usize) -> Held {
-    let (directory, pki) = (tempfile::tempdir().unwrap(), Pki::new());
-    let flight = Arc::new(Flight::default());
-    let gateway = SlowGateway::start(&flight);
-    gateway.meet_nobody(EVE);
-    let all = gateway.provision(0..sessions);
-    let a = Node::alone("gw-a", EVE, gateway, "", &pki, directory.path()).await;
-    let paper = pki.paper(&format!("cxtp://gateway/{EVE}"));
-    let eve = Hostile::new(&paper, a.address).reading_only(64 << 10);
-    let reader = Reader::start(eve.link(EVE).await, &flight);
-    a.is_ready(EVE, all.len()).await;
-
+    let Readable { a, all, flight, reader, _directory } = Readable::start(sessions, &[]).await;
     reader.may_read(false);
     let heap = Peak::watch(|| HEAP.allocated());
     let parts: Vec<_> = all.chunks(all.len().div_ceil(batches)).collect();
@@ -176,25 +203,26 @@ async fn many_batches_to_a_peer_that_stops_reading_share_its_bound() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_never_reads_again_leaves_every_session_with_its_source() {
     let _alone = ALONE.lock().await;
-    let (directory, pki) = (tempfile::tempdir().unwrap(), Pki::new());
-    let flight = Arc::new(Flight::default());
-    let gateway = SlowGateway::start(&flight);
-    gateway.meet_nobody(EVE);
-    let all = gateway.provision(0..FEW);
-    let a = Node::alone("gw-a", EVE, gateway, "stall_ms = 500", &pki, directory.path()).await;
-    let paper = pki.paper(&format!("cxtp://gateway/{EVE}"));
-    let eve = Hostile::new(&paper, a.address).reading_only(64 << 10);
-    let reader = Reader::start(eve.link(EVE).await, &flight);
-    a.is_ready(EVE, all.len()).await;
-    reader.may_read(false);
-    let summary = a.transfer(None, EVE).await.unwrap();
-    assert_eq!((summary.moved, summary.aborted), (0, FEW as usize), "{summary:?}");
-    for failure in &summary.failures {
-        assert!(!failure.reason.detail.is_empty(), "{failure:?}");
-    }
-    one_owner_each(&all, [a.gateway.active(), reader.taken.active()]);
-    assert_eq!(a.gateway.active().len(), all.len());
-    a.stop().await;
+    let world = Readable::start(FEW, &[("transport", "stall_ms = 500")]).await;
+    world.reader.may_read(false);
+    let summary = world.a.transfer(None, EVE).await.unwrap();
+    world.stays(&summary).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_reads_too_late_leaves_every_session_with_its_source() {
+    let _alone = ALONE.lock().await;
+    let world = Readable::start(MANY, &[("transfer", "stage_timeout_ms = 300")]).await;
+    world.reader.may_read(false);
+    // Window after window is given up, and the next one begins.
+    let summary = world.a.transfer(None, EVE).await.unwrap();
+    assert!(world.flight.most() <= LANE, "{} contexts", world.flight.most());
+    // It hears of them now, and that they were taken back.
+    world.reader.may_read(true);
+    let taken = &world.reader.taken;
+    standstill("what was read to be taken back", || taken.taken_back().len()).await;
+    assert_eq!(taken.staged(), []);
+    world.stays(&summary).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,8 @@
 //!
 //! Life of a session, at the target: `hold`, `known`, `arrived`, `let_go_data`,
 //! `let_go_ike`; at the source: `known`, `divert`, `block`, then `restore` or
-//! `released` and, after the drain, `forget`.
+//! `released` and, after the drain, `drained`; `forget` once it has ended for good.
+//! At the source a session that comes back is simply held again.
 
 mod acts;
 mod address;
@@ -148,6 +149,8 @@ impl Steering {
     /// inner prefixes wait here, within the bounds of [`Limits`]; they are dropped
     /// when this process is gone. Its inner prefixes are guarded as by
     /// [`Steering::known`]. Done again with new traffic, the new replaces the old.
+    /// A session that left here before is no longer diverted, relayed or blocked:
+    /// [`Steering::forget`] is not needed in between, and would open the guard.
     ///
     /// # Errors
     /// [`SteeringError`] if an SPI or prefix is another session's; then nothing
@@ -180,10 +183,14 @@ impl Steering {
                 }),
             ));
         }
-        let results = self.set_all(wanted, of_hold);
-        for ((session, result), (_, traffic)) in results.iter().zip(sessions) {
+        let mut results = self.set_all(wanted, of_hold);
+        for ((session, result), (_, traffic)) in results.iter_mut().zip(sessions) {
             match result {
-                Ok(()) => drop(self.traffic.insert(*session, (*traffic).clone())),
+                Ok(()) => {
+                    // Where it was diverted as it left, packets wait from now on.
+                    *result = self.undivert(*session);
+                    self.traffic.insert(*session, (*traffic).clone());
+                }
                 Err(_) if self.holds(*session) => {
                     self.queue.hold(*session, self.ledger.of(*session));
                 }
@@ -250,6 +257,7 @@ impl Steering {
     ) -> Result<(), SteeringError> {
         self.known(session, traffic)?;
         let reach = self.reach(traffic, target)?;
+        self.fall_silent(&traffic.inner);
         self.set(session, |purpose| purpose == Purpose::Relay, traffic.relay(reach))?;
         let inner = self.links.inner.index;
         for (done, prefix) in traffic.inner.iter().enumerate() {
@@ -346,7 +354,24 @@ impl Steering {
         self.set(session, is_client, wanted)
     }
 
-    /// Removes all that stands for a session. What waits for it is dropped.
+    /// The drain after [`Steering::released`] is over: outer packets are no longer
+    /// relayed. The guard stays until [`Steering::forget`], and where inner
+    /// addresses are routed here whoever owns them ([`InnerReach::Routed`]) the
+    /// diversion does too: without both, inner packets that still arrive would
+    /// leave outside in clear, for the policies are gone.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses.
+    pub fn drained(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.remove(session, |purpose| matches!(purpose, Purpose::Block | Purpose::Relay))?;
+        match self.config.inner_reach {
+            InnerReach::Routed => Ok(()),
+            InnerReach::Proxy => self.undivert(session),
+        }
+    }
+
+    /// Removes all that stands for a session that has ended, wherever it was. What
+    /// waits for it is dropped.
     ///
     /// # Errors
     /// [`SteeringError`] if the kernel refuses.
@@ -378,7 +403,10 @@ impl Steering {
 }
 
 fn of_hold(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::HoldData | Purpose::HoldIke | Purpose::Guard)
+    // A session that comes back is no longer relayed, nor blocked for its having
+    // gone: it can send nothing before it is activated.
+    let before = matches!(purpose, Purpose::Relay | Purpose::Block);
+    before || matches!(purpose, Purpose::HoldData | Purpose::HoldIke | Purpose::Guard)
 }
 
 fn is_client(purpose: Purpose) -> bool {

@@ -164,8 +164,9 @@ impl Worker {
                 let done = perform::perform(self.plugin.as_mut(), &mut command);
                 self.waiting.fetch_sub(sessions, Ordering::Relaxed);
                 match done {
-                    Ok(Some(reply)) => self.say(Heard::Reply(reply)),
-                    Ok(None) => {}
+                    Ok(replies) => {
+                        replies.into_iter().for_each(|reply| self.say(Heard::Reply(reply)));
+                    }
                     Err(fault) => self.failed(fault, Some(command)),
                 }
             }

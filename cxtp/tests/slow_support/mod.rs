@@ -53,18 +53,21 @@ impl Node {
         Self::with(name, &text, gateway, pki, directory).await
     }
 
-    /// Starts one with a peer that dials it, and something more about transport.
+    /// Starts one with a peer that dials it, and settings of its own, each the
+    /// table and the line.
     pub(crate) async fn alone(
         name: &str,
         peer: &str,
         gateway: SlowGateway,
-        transport: &str,
+        own: &[(&str, &str)],
         pki: &Pki,
         directory: &Path,
     ) -> Self {
-        let text = settings(name, free_address());
-        let text = text.replace("[transport]", &format!("[transport]\n{transport}"));
-        let text = format!("{text}[peers.{peer}]\n");
+        let mut text = settings(name, free_address());
+        for (table, line) in own {
+            text = text.replace(&format!("[{table}]"), &format!("[{table}]\n{line}"));
+        }
+        text += &format!("[peers.{peer}]\n");
         Self::with(name, &text, gateway, pki, directory).await
     }
 

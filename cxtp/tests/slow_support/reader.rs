@@ -7,7 +7,7 @@ use std::{
 };
 
 use protocol_spec::{
-    id::{Generation, SessionEpoch, SessionId},
+    id::{SessionEpoch, SessionId},
     message::{Ctdr, CtdrEntry, Message, QueryAnswer, TargetState},
     status::{Refusal, Status},
 };
@@ -42,9 +42,22 @@ impl Taken {
 
     /// Every session that is in use here.
     pub(crate) fn active(&self) -> Vec<SessionId> {
+        self.those(|state| *state == TargetState::Active)
+    }
+
+    /// Every session that is staged here.
+    pub(crate) fn staged(&self) -> Vec<SessionId> {
+        self.those(|state| matches!(state, TargetState::Staged { .. }))
+    }
+
+    /// Every session that was taken back.
+    pub(crate) fn taken_back(&self) -> Vec<SessionId> {
+        self.those(|state| matches!(state, TargetState::Aborted(_)))
+    }
+
+    fn those(&self, test: impl Fn(&TargetState) -> bool) -> Vec<SessionId> {
         let sessions = self.sessions.lock().unwrap();
-        let active = sessions.iter().filter(|(_, (_, state))| *state == TargetState::Active);
-        active.map(|(session, _)| *session).collect()
+        sessions.iter().filter(|(_, (_, state))| test(state)).map(|(id, _)| *id).collect()
     }
 }
 
@@ -114,8 +127,7 @@ impl Hear {
             Message::Pctd(m) => {
                 self.flight.ended(m.entries.len());
                 let staged = m.entries.iter().map(|entry| {
-                    let Generation(generation) = entry.context.generation;
-                    let generation = Generation(generation);
+                    let generation = entry.context.generation;
                     set(entry.context.session, entry.epoch, TargetState::Staged { generation })
                 });
                 ctdr(m.batch, staged.collect())

@@ -57,4 +57,7 @@ pub enum IkeError {
     /// A payload or message that would not fit its length field.
     #[error("the message would be too long")]
     TooLong,
+    /// The operating system gives no random octets.
+    #[error("the operating system gives no random octets")]
+    NoRandomness,
 }

@@ -118,8 +118,10 @@ impl Request {
     /// Tells the end user our addresses (RFC 4555 section 3.6): the one that the
     /// message is sent from and `additional` ones, which together replace all that
     /// it knew. An end user that is the MOBIKE initiator and no longer finds the
-    /// address in use among them moves the session to the new one with an
-    /// UPDATE_SA_ADDRESSES of its own, which [`Responder`] or the daemon answers.
+    /// address in use among them moves the session to the new one. By the RFC it
+    /// says so in an UPDATE_SA_ADDRESSES of its own, which [`Responder`] or the
+    /// daemon answers; strongSwan moves at once and sends none, so
+    /// [`Outcome::Answered`] is all that there is to wait for.
     ///
     /// For the MOBIKE responder only: who answered the very first IKE_SA_INIT,
     /// whoever rekeyed the IKE SA later. `cookie` is a random COOKIE2, if the

@@ -11,7 +11,7 @@
 //!
 //! All of that is without sockets, clocks and randomness: time and random octets
 //! are arguments. [`port`] and [`tap`] are the two ends that touch the network,
-//! beside a daemon that holds the ports.
+//! beside a daemon that holds the ports; [`random`] asks the operating system.
 
 pub mod answer;
 mod association;
@@ -25,6 +25,8 @@ pub mod message;
 pub mod notify;
 mod packet;
 pub mod port;
+pub mod random;
+pub mod responder;
 pub mod tap;
 
 pub use association::Association;

@@ -52,6 +52,7 @@ pub enum PortError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => " (CAP_NET_RAW is needed)",
+        io::ErrorKind::AddrNotAvailable => " (give this host the address first)",
         _ => "",
     }
 }
@@ -65,10 +66,10 @@ pub struct Port {
 }
 
 impl Port {
-    /// Opens the path. `local` need not be an address of this host yet.
+    /// Opens the path. `local` must be an address of this host, on whatever interface.
     ///
     /// # Errors
-    /// [`PortError::Io`] without CAP_NET_RAW or route, [`PortError::Unsendable`]
+    /// [`PortError::Io`] without CAP_NET_RAW, address or route, [`PortError::Unsendable`]
     /// for two address families.
     pub fn open(local: SocketAddr, remote: SocketAddr) -> Result<Self, PortError> {
         let (local, remote) = (canonical(local), canonical(remote));
@@ -79,11 +80,6 @@ impl Port {
             let socket = Socket::new(Domain::for_address(local), Type::RAW, Some(Protocol::UDP))?;
             // It would be given a copy of every UDP packet of this host: take none.
             socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
-            if local.is_ipv4() {
-                socket.set_freebind_v4(true)?;
-            } else {
-                socket.set_freebind_v6(true)?;
-            }
             socket.bind(&portless(local))?;
             socket.connect(&portless(remote))?;
             Ok(socket)

@@ -3,9 +3,11 @@
 //! a session. It also remembers the last response sent for each IKE SA, so that
 //! the next owner can repeat it. No keys are held here.
 //!
-//! Needs CAP_NET_RAW. It hears before any packet filter, so it hears what is held
-//! or dropped, too. IP fragments are not put together: a response in IP fragments
-//! is not remembered (RFC 7383 fragments are).
+//! Needs CAP_NET_RAW. What arrives is heard before any packet filter, so also what
+//! is then held or dropped; of what is sent only what really leaves: an answer that
+//! a filter stops on its way out was never given and is not remembered. IP
+//! fragments are not put together: a response in IP fragments is not remembered
+//! (RFC 7383 fragments are).
 
 mod filter;
 mod memory;

@@ -1,16 +1,18 @@
-//! The acts of [`GatewayPlugin`](crate::GatewayPlugin), each on one session.
+//! The acts of [`GatewayPlugin`](crate::GatewayPlugin) at a source, each on one
+//! session; those at a target are in `stage`.
 //!
 //! Order is what keeps the invariants here: what stops packets comes before what
-//! could let them pass, and goes after it.
+//! could let them pass, and goes after it. What the record says comes before what
+//! it allows, so that a process that is killed in between finds a session as
+//! somebody who repeats the act expects it.
 
 use std::time::Duration;
 
 use protocol_spec::{
     context::Context,
-    id::{Generation, SessionId},
-    profile::Profile,
+    id::SessionId,
     status::{Refusal, Status},
-    transfer::{ChildFinals, Finals, GrantedRange},
+    transfer::{ChildFinals, Finals},
 };
 
 use super::{
@@ -20,8 +22,8 @@ use super::{
     session::{Paths, Phase, Session, no_session},
 };
 use crate::{
-    plugin::{Activate, Discard, Extend, Pause, Release, Resume, Stage},
-    xfrm::{Counters, SaId},
+    plugin::{Pause, Release, Resume},
+    xfrm::{KernelPolicy, KernelSa, SaId},
 };
 
 /// How long an open IKE exchange is waited for.
@@ -32,206 +34,67 @@ const GONE: Duration = Duration::from_millis(300);
 const READINGS: usize = 50;
 
 impl Inner {
-    fn known(&self, id: SessionId) -> Result<&Session, Refusal> {
+    pub(super) fn known(&self, id: SessionId) -> Result<&Session, Refusal> {
         let known = self.sessions.get(&id).filter(|session| session.status().is_some());
         known.ok_or_else(|| no_session(id))
-    }
-
-    pub(super) fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let missing = profile.features.without(self.capabilities()?.features);
-        if !missing.is_empty() {
-            let detail = format!("this gateway cannot carry: {missing}");
-            return Err(Refusal::new(Status::NoFeature, detail));
-        }
-        let holds = self.sessions.values().filter(|session| session.status().is_some()).count();
-        if holds as u64 >= self.place.max_sessions {
-            let detail = format!("this gateway holds its {holds} sessions; raise max_sessions");
-            return Err(Refusal::new(Status::NoRoom, detail));
-        }
-        self.admit_steering(profile)?;
-        let staged_here = self.sessions.contains_key(&profile.session);
-        if !staged_here {
-            self.admit_spis(profile)?;
-        }
-        self.daemon.admit(profile)
-    }
-
-    /// Inbound SPIs and inner addresses must be free here.
-    fn admit_spis(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let sas = self.tables.sas()?;
-        for child in &profile.children {
-            let sa = child.usage.sa;
-            let taken = sas.iter().find(|known| {
-                known.id.spi == sa.inbound_spi
-                    && known.id.protocol == sa.protocol
-                    && self.place.is_local(known.id.destination)
-            });
-            if let Some(known) = taken {
-                let detail = format!(
-                    "the inbound {} is in use here: rekey the Child SA at the source first",
-                    known.id
-                );
-                return Err(Refusal::new(Status::SpiCollision, detail));
-            }
-        }
-        let policies = self.tables.policies()?;
-        for selector in profile.children.iter().flat_map(|child| &child.destinations) {
-            if policies.iter().any(|policy| context::leads_to(policy, selector)) {
-                let prefix = selector.prefix;
-                let detail = format!(
-                    "packets to {}/{} go to another session here: end that one first",
-                    prefix.address, prefix.bits
-                );
-                return Err(Refusal::new(Status::AddressCollision, detail));
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn snapshot(
         &mut self,
         ids: &[SessionId],
     ) -> Vec<(SessionId, Result<Context, Refusal>)> {
-        let tables = self.tables.sas().and_then(|sas| Ok((sas, self.tables.policies()?)));
-        let (sas, policies) = match tables {
-            Ok(tables) => tables,
-            Err(refusal) => return ids.iter().map(|id| (*id, Err(refusal.clone()))).collect(),
-        };
-        let mut one = |id: SessionId| {
-            let session = self.known(id)?;
-            if matches!(session.phase, Phase::Staged { .. }) {
-                return Err(session.unfit("its source has the context"));
+        match self.whole_tables() {
+            Ok((sas, policies)) => {
+                ids.iter().map(|id| (*id, self.write_down(*id, &sas, &policies))).collect()
             }
-            let generation = session.generation;
-            let described = self.daemon.describe(id)?;
-            context::join(id, described, generation, &sas, &policies)
-        };
-        ids.iter().map(|id| (*id, one(*id))).collect()
-    }
-
-    pub(super) fn stage(&mut self, order: Stage) -> Result<Generation, Refusal> {
-        let Stage { epoch, source, batch, grants, context } = order;
-        let id = context.session;
-        let generation = context.generation;
-        if let Some(session) = self.sessions.get(&id) {
-            session.refuse_stale(epoch)?;
-            match &session.phase {
-                Phase::Staged { batch: known, .. } if session.epoch == epoch => {
-                    return if *known == batch {
-                        Ok(session.generation)
-                    } else {
-                        let detail = format!("epoch {epoch} was staged by another transfer");
-                        Err(Refusal::new(Status::StaleEpoch, detail))
-                    };
-                }
-                Phase::Staged { .. } => {}
-                Phase::Released { .. } if session.epoch < epoch => {}
-                Phase::Released { .. } => {
-                    let detail = format!("epoch {epoch} went from here to another gateway");
-                    return Err(Refusal::new(Status::StaleEpoch, detail));
-                }
-                Phase::Active | Phase::Paused { .. } => {
-                    let detail = session.unfit("release it first").detail;
-                    return Err(Refusal::new(Status::TransferRunning, detail));
-                }
-            }
-        }
-        let bad = |error: protocol_spec::check::BadContext| {
-            Refusal::new(Status::BadContext, error.to_string())
-        };
-        context.check().map_err(bad)?;
-        context.check_grants(&grants).map_err(bad)?;
-        if !self.steer.reaches(&source) {
-            let detail = format!("`{source}` is not among the neighbours of this gateway");
-            return Err(Refusal::new(Status::NoPeer, detail));
-        }
-        self.admit(&context.profile())?;
-        // Nothing should refuse any more; an older staging makes room.
-        self.clear(id)?;
-        let context = self.localise(context)?;
-        let paths = match self.put(&context, &grants) {
-            Ok(paths) => Some(paths),
-            Err(refusal) => {
-                self.undo_stage(id, &context);
-                return Err(refusal);
-            }
-        };
-        let phase = Phase::Staged { source, batch, grants };
-        self.sessions.insert(id, Session { id, epoch, generation, phase, paths });
-        Ok(generation)
-    }
-
-    /// Installs a session so that no packet can use it: what would is held first.
-    fn put(&mut self, context: &Context, grants: &[GrantedRange]) -> Result<Paths, Refusal> {
-        let flow = context::flow(context)?;
-        self.steer.hold(context.session, &flow)?;
-        let local = context.ike.as_ref().map(|ike| ike.local.ip());
-        if !self.daemon.installs_children() {
-            let (sas, policies) = context::tables(context, grants)?;
-            self.tables.install(&sas, &policies)?;
-        }
-        self.daemon.stage(context, local)?;
-        let mut sas = Vec::new();
-        for name in context::names(context)? {
-            sas.extend(self.tables.sa(&name)?);
-        }
-        let pairs = context::pairs(&context::described(context), &sas)?;
-        let mut counters = Vec::new();
-        for (pair, child) in pairs.iter().zip(&context.children) {
-            counters.extend(pair.staged(child, grants)?);
-        }
-        self.set_counters(&counters)?;
-        Ok(Paths { pairs, flow })
-    }
-
-    /// Sets numbers and looks whether the kernel has them.
-    fn set_counters(&mut self, counters: &[(SaId, Counters)]) -> Result<(), Refusal> {
-        self.tables.set_counters(counters)?;
-        let ids: Vec<SaId> = counters.iter().map(|(id, _)| *id).collect();
-        let found = self.tables.counters(&ids)?;
-        for ((id, wanted), found) in counters.iter().zip(found) {
-            if found.sequence != wanted.sequence || found.window != wanted.window {
-                let detail = format!(
-                    "{id} stands at {} and {} instead of {} and {}: the kernel did not take the numbers",
-                    found.sequence, found.window.highest, wanted.sequence, wanted.window.highest
-                );
-                return Err(Refusal::new(Status::GatewayFault, detail));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a staging away that failed on the way.
-    fn undo_stage(&mut self, id: SessionId, context: &Context) {
-        let forgotten = self.daemon.forget(id);
-        let removed = if self.daemon.installs_children() {
-            Ok(())
-        } else {
-            context::names(context).and_then(|names| self.remove_tables(&names))
-        };
-        let discarded = self.steer.discard(id);
-        for refusal in [forgotten, removed, discarded].into_iter().filter_map(Result::err) {
-            tracing::warn!(session = %id, %refusal, "something is left of a failed staging");
+            Err(refusal) => ids.iter().map(|id| (*id, Err(refusal.clone()))).collect(),
         }
     }
 
-    /// Removes SAs and the policies that lead to them.
-    fn remove_tables(&mut self, names: &[SaId]) -> Result<(), Refusal> {
-        let mut reqids = Vec::new();
-        for name in names {
-            reqids.extend(self.tables.sa(name)?.map(|sa| sa.reqid));
+    /// The kernel's tables, and the sessions as they are now.
+    fn whole_tables(&mut self) -> Result<(Vec<KernelSa>, Vec<KernelPolicy>), Refusal> {
+        let sas = self.tables.sas()?;
+        let policies = self.tables.policies()?;
+        self.hear_all(&sas)
+            .map_err(|fault| Refusal::new(Status::GatewayFault, fault.to_string()))?;
+        Ok((sas, policies))
+    }
+
+    fn write_down(
+        &mut self,
+        id: SessionId,
+        sas: &[KernelSa],
+        policies: &[KernelPolicy],
+    ) -> Result<Context, Refusal> {
+        let session = self.known(id)?;
+        if matches!(session.phase, Phase::Staged { .. } | Phase::Staging { .. }) {
+            return Err(session.unfit("its source has the context"));
         }
-        let mut policies = self.tables.policies()?;
-        policies
-            .retain(|policy| context::reqid(policy).is_some_and(|reqid| reqids.contains(&reqid)));
-        self.tables.remove(names, &policies)
+        let described = self.daemon.describe(id)?;
+        self.heard_of(described.known);
+        let generation = self.known(id)?.generation;
+        context::join(id, described, generation, sas, policies)
+    }
+
+    /// A session's SAs and packets as they are now.
+    pub(super) fn look(&mut self, id: SessionId) -> Result<Paths, Refusal> {
+        let (sas, policies) = self.whole_tables()?;
+        let context = self.write_down(id, &sas, &policies)?;
+        let pairs = context::pairs(&context::described(&context), &sas)?;
+        Ok(Paths { pairs, flow: context::flow(&context)? })
+    }
+
+    /// The same as they were staged or paused.
+    pub(super) fn paths(&self, id: SessionId) -> Result<Paths, Refusal> {
+        let session = self.sessions.get(&id);
+        session.and_then(|session| session.paths.clone()).ok_or_else(|| no_session(id))
     }
 
     pub(super) fn pause(&mut self, order: Pause) -> Result<Finals, Refusal> {
         let id = order.session;
         let session = self.known(id)?;
         match &session.phase {
-            Phase::Active => {}
+            Phase::Active | Phase::Unsettled => {}
             Phase::Paused { finals, target } => {
                 let finals = finals.clone();
                 if *target == order.target {
@@ -239,32 +102,30 @@ impl Inner {
                 }
                 return self.point(id, order, finals);
             }
-            Phase::Staged { .. } => return Err(session.unfit("activate it first")),
-            Phase::Released { .. } => return Err(no_session(id)),
+            _ => return Err(session.unfit("activate it first")),
         }
         if !self.steer.reaches(&order.target) {
             let detail = format!("`{}` is not among the neighbours of this gateway", order.target);
             return Err(Refusal::new(Status::NoPeer, detail));
         }
-        let generation = session.generation;
         let paths = self.look(id)?;
         self.daemon.wait_quiet(id, QUIET)?;
-        match self.stop(id, &order, &paths, generation) {
-            Ok(finals) => {
-                let phase = Phase::Paused { target: order.target, finals: finals.clone() };
-                self.change(id, |session| {
-                    session.phase = phase;
-                    session.paths = Some(paths);
-                });
-                Ok(finals)
-            }
-            Err(refusal) => {
-                if let Err(worse) = self.steer.restore(id) {
-                    tracing::error!(session = %id, refusal = %worse, "a pause that failed stands");
-                }
-                Err(refusal)
+        self.change(id, |session| session.phase = Phase::Unsettled);
+        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths)).and_then(|finals| {
+            let phase = Phase::Paused { target: order.target, finals: finals.clone() };
+            self.change(id, |session| {
+                session.phase = phase;
+                session.paths = Some(paths);
+            });
+            self.keep().map(|()| finals)
+        });
+        if stopped.is_err() {
+            self.change(id, |session| session.phase = Phase::Unsettled);
+            if let Err(worse) = self.settle(id) {
+                tracing::error!(session = %id, refusal = %worse, "a pause that failed still stands");
             }
         }
+        stopped
     }
 
     /// A paused session goes to another target than was said.
@@ -273,6 +134,7 @@ impl Inner {
         self.steer.divert(id, &paths.flow, &order.target)?;
         let phase = Phase::Paused { target: order.target, finals: finals.clone() };
         self.change(id, |session| session.phase = phase);
+        self.keep()?;
         Ok(finals)
     }
 
@@ -281,17 +143,18 @@ impl Inner {
         id: SessionId,
         order: &Pause,
         Paths { pairs, flow }: &Paths,
-        generation: Generation,
     ) -> Result<Finals, Refusal> {
+        let before = self.daemon.spis(id)?;
         self.steer.divert(id, flow, &order.target)?;
         self.stand_still(pairs)?;
         self.steer.block(id, flow)?;
         // An exchange may have begun between the look and the guard.
         self.daemon.wait_quiet(id, Duration::ZERO)?;
-        if self.known(id)?.generation != generation {
+        if self.daemon.spis(id)? != before {
             let detail = format!("session {id} changed while it was paused");
             return Err(Refusal::new(Status::Busy, detail));
         }
+        let generation = self.known(id)?.generation;
         let ike = self.daemon.finals(id)?;
         let children = self.last_counters(pairs)?;
         Ok(Finals { generation, ike, children })
@@ -329,19 +192,30 @@ impl Inner {
         let id = order.session;
         let session = self.known(id)?;
         session.refuse_stale(order.epoch)?;
-        match &session.phase {
+        let before = session.clone();
+        match before.phase {
             Phase::Paused { .. } => {}
-            Phase::Active if order.from.is_empty() => {
-                self.change(id, |session| session.epoch = order.epoch);
-                return Ok(());
-            }
             // It speaks already; its numbers must not be touched.
-            Phase::Active => {
+            Phase::Active | Phase::Unsettled => {
                 self.change(id, |session| session.epoch = order.epoch);
-                return Ok(());
+                return self.settle(id);
             }
             _ => return Err(session.unfit("only a paused session is resumed")),
         }
+        self.raise(id, order)?;
+        self.change(id, |session| {
+            session.epoch = order.epoch;
+            session.phase = Phase::Unsettled;
+        });
+        if let Err(refusal) = self.keep() {
+            self.change(id, |session| *session = before);
+            return Err(refusal);
+        }
+        self.settle(id)
+    }
+
+    /// Goes above the numbers that the target may have used.
+    fn raise(&mut self, id: SessionId, order: &Resume) -> Result<(), Refusal> {
         let Paths { pairs, .. } = self.paths(id)?;
         let ids: Vec<SaId> = pairs.iter().map(|pair| pair.outbound).collect();
         let mut counters = self.tables.counters(&ids)?;
@@ -349,55 +223,24 @@ impl Inner {
         for (pair, counters) in pairs.iter().zip(&mut counters) {
             let from =
                 order.from.iter().find(|(sa, _)| *sa == pair.sa).map_or(0, |(_, from)| *from);
-            if from > counters.sequence + 1 {
+            if from > counters.sequence.saturating_add(1) {
                 counters.sequence = from - 1;
                 raised.push((pair.outbound, counters.clone()));
             }
         }
-        if !raised.is_empty() {
-            self.set_counters(&raised)?;
+        if raised.is_empty() { Ok(()) } else { self.set_counters(&raised) }
+    }
+
+    /// Takes away what diverts a session that is in use.
+    pub(super) fn settle(&mut self, id: SessionId) -> Result<(), Refusal> {
+        if self.sessions.get(&id).is_some_and(|session| session.phase == Phase::Unsettled) {
+            self.steer.restore(id)?;
+            self.change(id, |session| {
+                session.phase = Phase::Active;
+                session.look_at = Duration::ZERO;
+            });
         }
-        self.steer.restore(id)?;
-        self.change(id, |session| {
-            session.epoch = order.epoch;
-            session.phase = Phase::Active;
-        });
         Ok(())
-    }
-
-    pub(super) fn activate(&mut self, order: &Activate) -> Result<(), Refusal> {
-        let id = order.session;
-        let session = self.known(id)?;
-        session.refuse_stale(order.epoch)?;
-        let grants = match &session.phase {
-            Phase::Active if session.epoch == order.epoch => return self.finish(id, order),
-            Phase::Staged { grants, .. } if session.epoch == order.epoch => grants.clone(),
-            _ => return Err(session.unfit("stage it under this epoch first")),
-        };
-        order
-            .finals
-            .check()
-            .map_err(|error| Refusal::new(Status::BadContext, error.to_string()))?;
-        if order.finals.generation != session.generation {
-            let detail = format!("session {id} changed at its source since it was staged");
-            return Err(Refusal::new(Status::GenerationChanged, detail));
-        }
-        let Paths { pairs, flow } = self.paths(id)?;
-        let mut counters = Vec::new();
-        for pair in &pairs {
-            counters.extend(pair.active(&order.finals, &grants)?);
-        }
-        // Nothing was sent yet under these SAs: their packets are held.
-        self.set_counters(&counters)?;
-        self.steer.let_go_data(id, &flow)?;
-        self.change(id, |session| session.phase = Phase::Active);
-        self.finish(id, order)
-    }
-
-    /// The slow end of an activation, when packets pass already: IKE.
-    fn finish(&mut self, id: SessionId, order: &Activate) -> Result<(), Refusal> {
-        self.daemon.activate(id, order.finals.ike.as_ref())?;
-        self.steer.let_go_ike(id)
     }
 
     pub(super) fn release(&mut self, order: &Release) -> Result<(), Refusal> {
@@ -406,7 +249,7 @@ impl Inner {
         session.refuse_stale(order.epoch)?;
         match session.phase {
             Phase::Paused { .. } => {}
-            Phase::Released { .. } => return Ok(()),
+            Phase::Released { .. } => return self.keep(),
             _ => return Err(session.unfit("only a paused session is released")),
         }
         self.remove(id)?;
@@ -415,21 +258,37 @@ impl Inner {
         self.change(id, |session| {
             session.epoch = order.epoch;
             session.phase = Phase::Released { until };
+            session.spis = super::daemon::Spis::default();
+            session.paths = None;
+            session.ends = Vec::new();
         });
-        Ok(())
+        self.keep()
     }
 
-    /// Takes a session out of the daemon and the kernel, silently.
-    fn remove(&mut self, id: SessionId) -> Result<(), Refusal> {
+    /// Takes a session out of the kernel and the daemon, silently.
+    pub(super) fn remove(&mut self, id: SessionId) -> Result<(), Refusal> {
         let Paths { pairs, .. } = self.paths(id)?;
         let names: Vec<SaId> =
             pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect();
-        self.daemon.forget(id)?;
         if self.daemon.installs_children() {
+            self.daemon.forget(id)?;
             // The daemon's answer is silence: the kernel says whether it is done.
             return self.wait_gone(&names);
         }
-        self.remove_tables(&names)
+        // The name goes last: SAs without one would be taken for a new session.
+        self.remove_tables(&names)?;
+        self.daemon.forget(id)
+    }
+
+    /// Removes SAs and the policies that lead to them.
+    fn remove_tables(&mut self, names: &[SaId]) -> Result<(), Refusal> {
+        let mut found = Vec::new();
+        for name in names {
+            found.extend(self.tables.sa(name)?);
+        }
+        let mut policies = self.tables.policies()?;
+        policies.retain(|policy| found.iter().any(|sa| context::leads_into(policy, sa)));
+        self.tables.remove(names, &policies)
     }
 
     fn wait_gone(&mut self, names: &[SaId]) -> Result<(), Refusal> {
@@ -447,47 +306,5 @@ impl Inner {
             }
             std::thread::park_timeout(Duration::from_millis(1));
         }
-    }
-
-    pub(super) fn discard(&mut self, order: &Discard) -> Result<(), Refusal> {
-        let Some(session) = self.sessions.get(&order.session) else { return Ok(()) };
-        session.refuse_stale(order.epoch)?;
-        match session.phase {
-            Phase::Staged { .. } => self.clear(order.session),
-            Phase::Released { .. } => Ok(()),
-            _ => Err(session.unfit("only a staged session is discarded")),
-        }
-    }
-
-    /// Takes an older staging or what is left of a released session away.
-    fn clear(&mut self, id: SessionId) -> Result<(), Refusal> {
-        match self.sessions.get(&id).map(|session| &session.phase) {
-            Some(Phase::Staged { .. }) => {
-                self.remove(id)?;
-                self.steer.discard(id)?;
-            }
-            Some(Phase::Released { .. }) => self.steer.forget(id)?,
-            _ => return Ok(()),
-        }
-        self.sessions.remove(&id);
-        Ok(())
-    }
-
-    pub(super) fn extend(&mut self, order: &Extend) -> Result<(), Refusal> {
-        let id = order.session;
-        let session = self.known(id)?;
-        session.refuse_stale(order.epoch)?;
-        if session.epoch != order.epoch {
-            return Err(session.unfit("the grant belongs to another epoch"));
-        }
-        self.change(id, |session| {
-            if let Phase::Staged { grants, .. } = &mut session.phase {
-                for grant in grants {
-                    let end = order.ends.iter().find(|(sa, _)| *sa == grant.sa);
-                    grant.end = end.map_or(grant.end, |(_, end)| grant.end.max(*end));
-                }
-            }
-        });
-        Ok(())
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     holder::{GatewayServer, program, random},
     steering::{Neighbour, Steering},
     strongswan::{Charon, CharonSettings},
-    xfrm::{Follower, Kernel, Transforms},
+    xfrm::{Follower, Group, Kernel, Transforms},
 };
 
 /// Events of the daemon that wait.
@@ -117,7 +117,11 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let daemon: Box<dyn IkeDaemon> = match config.daemon {
         Daemon::None => {
             let local = place.shared.iter().chain(&place.own).copied().collect();
-            kernel_only::follow(Follower::open().map_err(text)?, sender).map_err(text)?;
+            kernel_only::follow(
+                Follower::of(&[Group::Sas, Group::Policies, Group::Expiry]).map_err(text)?,
+                sender,
+            )
+            .map_err(text)?;
             Box::new(KernelOnly::new(capabilities, local, new_id))
         }
         Daemon::Strongswan {
@@ -142,17 +146,15 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
         }
     };
     let steered = Box::new(Steered::new(steering, neighbours));
-    LinuxGateway::start(place, Box::new(kernel), steered, daemon, events).map_err(text)
+    let record = config.socket.with_file_name("sessions.redb");
+    LinuxGateway::start(place, Box::new(kernel), steered, daemon, events, &record).map_err(text)
 }
 
 fn capabilities(kernel: &mut Kernel, config: &Config) -> Result<Capabilities, String> {
     let found: Transforms = kernel.transforms().map_err(|error| error.to_string())?;
     Ok(Capabilities {
         features: FEATURES.iter().copied().collect(),
-        child_transforms: found
-            .iter()
-            .map(|(_, t)| (t.encryption, t.key_bits, t.integrity))
-            .collect(),
+        child_transforms: found.numbers(),
         ike_transforms: BTreeSet::new(),
         max_replay_window: MAX_WINDOW,
         max_sessions: config.max_sessions,

@@ -13,7 +13,7 @@ use protocol_spec::{
 };
 
 use super::{
-    daemon::{Described, DescribedChild},
+    daemon::{Described, DescribedChild, Spis},
     ground::Flow,
     pair::{Pair, used},
 };
@@ -23,9 +23,16 @@ fn missing(what: String) -> Refusal {
     Refusal::new(Status::GatewayFault, what)
 }
 
-/// What ties a policy to SAs.
-pub(crate) fn reqid(policy: &KernelPolicy) -> Option<u32> {
-    policy.templates.first().map(|template| template.reqid).filter(|reqid| *reqid != 0)
+/// Whether a policy's packets go into this SA or come out of it. Request ids alone
+/// do not say: each of many sources may have numbered its own.
+pub(crate) fn leads_into(policy: &KernelPolicy, sa: &KernelSa) -> bool {
+    let (ours, theirs) = (sa.source, sa.id.destination);
+    policy.templates.first().is_some_and(|template| {
+        let ends = (template.source, template.destination);
+        template.reqid != 0
+            && template.reqid == sa.reqid
+            && (ends == (ours, theirs) || ends == (theirs, ours))
+    })
 }
 
 /// Whether a policy sends packets to these destinations into an SA.
@@ -49,18 +56,39 @@ pub(crate) fn described(context: &Context) -> Vec<DescribedChild> {
 
 /// The names of a session's SAs, if they are where the context says.
 pub(crate) fn names(context: &Context) -> Result<Vec<SaId>, Refusal> {
-    let mut names = Vec::new();
-    for child in &context.children {
-        let at = ends(context, child)?;
-        let id = |destination, spi| SaId {
-            destination,
-            spi,
-            protocol: child.protocol,
-            mark: child.mark,
-        };
-        names.extend([id(at.local, child.inbound.spi), id(at.remote, child.outbound.spi)]);
+    let pairs = planned(context)?;
+    Ok(pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect())
+}
+
+/// By which a staged session is found again.
+pub(crate) fn spis(context: &Context) -> Spis {
+    Spis {
+        ike: context.ike.as_ref().map(|ike| (ike.spi_initiator, ike.spi_responder)),
+        inbound: context.children.iter().map(|child| child.inbound.spi).collect(),
     }
-    Ok(names)
+}
+
+/// The SAs as they are to be in this kernel.
+pub(crate) fn planned(context: &Context) -> Result<Vec<Pair>, Refusal> {
+    let children = context.children.iter();
+    children.map(|child| ends(context, child).map(|at| pair(child, at))).collect()
+}
+
+fn pair(child: &ChildSa, at: Endpoints) -> Pair {
+    let id = |destination: IpAddr, spi| SaId {
+        destination,
+        spi,
+        protocol: child.protocol,
+        mark: child.mark,
+    };
+    Pair {
+        sa: child.sa(),
+        inbound: id(at.local, child.inbound.spi),
+        outbound: id(at.remote, child.outbound.spi),
+        reqid: child.reqid,
+        window: child.inbound.window.size,
+        outbound_window: child.inbound.window.size,
+    }
 }
 
 /// The kernel's two SAs of a Child SA.
@@ -168,7 +196,7 @@ fn join_child(
         },
         policies: policies
             .iter()
-            .filter(|policy| reqid(policy) == Some(inbound.reqid))
+            .filter(|policy| leads_into(policy, inbound))
             .map(|policy| policy.policy.clone())
             .collect(),
         encapsulation: inbound.encapsulation.map(|ports| UdpEncapsulation {
@@ -244,7 +272,7 @@ pub(crate) fn tables(
     for child in &context.children {
         let at = ends(context, child)?;
         let [inbound, outbound] = both(child, at, grants)?;
-        policies.extend(child.policies.iter().map(|policy| {
+        let made = child.policies.iter().map(|policy| {
             let (source, destination) = match policy.direction {
                 Direction::Out => (at.local, at.remote),
                 Direction::In | Direction::Forward => (at.remote, at.local),
@@ -263,28 +291,21 @@ pub(crate) fn tables(
                 mark: child.mark,
                 ..KernelPolicy::protect(policy.clone(), template)
             }
-        }));
+        });
+        // Child SAs that replace each other share their policies.
+        for policy in made {
+            if !policies.contains(&policy) {
+                policies.push(policy);
+            }
+        }
         sas.extend([inbound, outbound]);
     }
     Ok((sas, policies))
 }
 
 fn both(child: &ChildSa, at: Endpoints, grants: &[GrantedRange]) -> Result<[KernelSa; 2], Refusal> {
-    let id = |destination: IpAddr, spi| SaId {
-        destination,
-        spi,
-        protocol: child.protocol,
-        mark: child.mark,
-    };
     let size = child.inbound.window.size;
-    let pair = Pair {
-        sa: child.sa(),
-        inbound: id(at.local, child.inbound.spi),
-        outbound: id(at.remote, child.outbound.spi),
-        reqid: child.reqid,
-        window: size,
-        outbound_window: size,
-    };
+    let pair = pair(child, at);
     let [(_, inbound), (_, outbound)] = pair.staged(child, grants)?;
     let sa = |id, source, keys, counters, encapsulation| KernelSa {
         id,
@@ -301,7 +322,7 @@ fn both(child: &ChildSa, at: Endpoints, grants: &[GrantedRange]) -> Result<[Kern
         output_mark: None,
         lifetime: Limits { soft: child.lifetime.soft.clone(), hard: child.lifetime.hard.clone() },
         selector: None,
-        flags: SaFlags::TUNNEL,
+        flags: SaFlags::of(child.mode),
         not_carried: Vec::new(),
     };
     Ok([

@@ -21,6 +21,24 @@ pub struct Known {
     pub generation: Generation,
 }
 
+/// What names a session's SAs on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spis {
+    /// SPIs of its IKE SA, the initiator's first.
+    pub ike: Option<(u64, u64)>,
+    /// Inbound SPIs of its Child SAs.
+    pub inbound: Vec<u32>,
+}
+
+/// A session as it was known before this process was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// What it was.
+    pub known: Known,
+    /// By which SAs it is found again: its IKE SA, else one of its Child SAs.
+    pub spis: Spis,
+}
+
 /// A session written down, but for what the kernel has: keys of Child SAs, their
 /// counters and policies.
 #[derive(Debug)]
@@ -74,11 +92,29 @@ pub trait IkeDaemon: Send {
     /// [`Fault`] if it cannot be asked.
     fn capabilities(&mut self) -> Result<Capabilities, Fault>;
 
+    /// Sessions of an earlier process, told once before anything else. One that is
+    /// still there keeps its id; its generation too, unless its SPIs are others.
+    fn remember(&mut self, sessions: &[Remembered]) {
+        _ = sessions;
+    }
+
     /// All sessions, staged ones among them. `kernel` is what the kernel holds now.
     ///
     /// # Errors
     /// [`Fault`] if it cannot be asked.
     fn sessions(&mut self, kernel: &[KernelSa]) -> Result<Vec<Known>, Fault>;
+
+    /// By which SAs a session can be found again.
+    ///
+    /// # Errors
+    /// A refusal that names what is missing.
+    fn spis(&mut self, session: SessionId) -> Result<Spis, Refusal> {
+        let Described { ike, children, .. } = self.describe(session)?;
+        Ok(Spis {
+            ike: ike.map(|ike| (ike.spi_initiator, ike.spi_responder)),
+            inbound: children.iter().map(|child| child.inbound).collect(),
+        })
+    }
 
     /// Writes a session down.
     ///

@@ -2,12 +2,13 @@
 //! themselves. The acts of the trait are in `acts`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::Receiver,
     },
     thread::{Builder, JoinHandle},
     time::Duration,
@@ -22,16 +23,17 @@ use protocol_spec::{
 };
 
 use super::{
-    context,
-    daemon::{DaemonEvent, IkeDaemon, Known},
+    daemon::{DaemonEvent, IkeDaemon},
     ground::{Steer, Tables},
-    session::{Paths, Phase, Session, no_session},
+    life,
+    record::Record,
+    session::Session,
 };
 use crate::{
-    holder::{LOOK_UP, ServedGateway, clock::Clock},
+    holder::{ServedGateway, clock::Clock},
     plugin::{
-        Activate, Discard, EventSink, Extend, Fault, GatewayEvent, GatewayPlugin, Pause,
-        PerSession, Release, Resume, Stage,
+        Activate, Discard, EventSink, Extend, Fault, GatewayPlugin, Pause, PerSession, Release,
+        Resume, Stage,
     },
 };
 
@@ -63,8 +65,11 @@ pub(crate) struct Inner {
     pub(super) steer: Box<dyn Steer>,
     pub(super) daemon: Box<dyn IkeDaemon>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) record: Record,
+    /// Whose entry in the record is not what it should be.
+    pub(super) unkept: BTreeSet<SessionId>,
     pub(super) clock: Clock,
-    sinks: Vec<EventSink>,
+    pub(super) sinks: Vec<EventSink>,
 }
 
 /// The gateway of the Linux kernel, with an IKE daemon above it or without. A
@@ -85,136 +90,54 @@ impl Drop for Threads {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         if let Some(handle) = self.handle.take() {
+            handle.thread().unpark();
             // A thread that panicked has said so on stderr.
             drop(handle.join());
         }
     }
 }
 
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+pub(super) fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LinuxGateway {
-    /// A gateway of these parts, with the sessions that the daemon knows.
+    /// A gateway of these parts, with the sessions that the daemon knows and those
+    /// that an earlier process recorded in the file at `record`.
     pub(crate) fn start(
         place: Place,
         tables: Box<dyn Tables>,
         steer: Box<dyn Steer>,
         daemon: Box<dyn IkeDaemon>,
         events: Receiver<DaemonEvent>,
+        record: &Path,
     ) -> std::io::Result<Self> {
         let life = place.life;
-        let inner = Inner {
+        let (record, sessions) = Record::open(record).map_err(std::io::Error::other)?;
+        let mut inner = Inner {
             place,
             tables,
             steer,
             daemon,
             sessions: BTreeMap::new(),
+            record,
+            unkept: BTreeSet::new(),
             clock: Clock::start(),
             sinks: Vec::new(),
         };
+        inner.recall(sessions);
         let inner = Arc::new(Mutex::new(inner));
-        if let Err(fault) = lock(&inner).learn() {
-            tracing::warn!(%fault, "the sessions are not known yet");
-        }
         let stopping = Arc::new(AtomicBool::new(false));
         let handle = {
             let (inner, stopping) = (Arc::clone(&inner), Arc::clone(&stopping));
-            let follow = move || follow(&inner, &events, &stopping);
+            let follow = move || life::follow(&inner, &events, &stopping);
             Some(Builder::new().name("daemon-events".to_owned()).spawn(follow)?)
         };
         Ok(Self { inner, life, _threads: Arc::new(Threads { stopping, handle }) })
     }
 }
 
-/// Takes what the daemon tells, and forgets released sessions in their time.
-fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopping: &AtomicBool) {
-    while !stopping.load(Ordering::Acquire) {
-        match events.recv_timeout(LOOK_UP) {
-            Ok(event) => lock(inner).heard(event),
-            Err(RecvTimeoutError::Timeout) => lock(inner).drain(),
-            Err(RecvTimeoutError::Disconnected) => {
-                lock(inner).drain();
-                std::thread::park_timeout(LOOK_UP);
-            }
-        }
-    }
-}
-
 impl Inner {
-    /// Asks the daemon for all sessions.
-    fn learn(&mut self) -> Result<(), Fault> {
-        let sas = self.tables.sas().map_err(|error| Fault::Unreachable(error.to_string()))?;
-        let known = self.daemon.sessions(&sas)?;
-        let gone: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|session| session.phase == Phase::Active)
-            .map(|session| session.id)
-            .filter(|id| known.iter().all(|known| known.session != *id))
-            .collect();
-        gone.into_iter().for_each(|session| self.heard(DaemonEvent::Down(session)));
-        known.into_iter().for_each(|known| self.heard(DaemonEvent::Up(known)));
-        Ok(())
-    }
-
-    fn heard(&mut self, event: DaemonEvent) {
-        match event {
-            DaemonEvent::Up(known) | DaemonEvent::Changed(known) => self.heard_of(known),
-            DaemonEvent::Down(session) => {
-                if self.sessions.get(&session).is_some_and(|known| known.phase == Phase::Active) {
-                    self.sessions.remove(&session);
-                    if let Err(refusal) = self.steer.forget(session) {
-                        tracing::warn!(%session, %refusal, "something is left of a session");
-                    }
-                    self.tell(&GatewayEvent::Down { session });
-                }
-            }
-            DaemonEvent::Gap => {
-                if let Err(fault) = self.learn() {
-                    tracing::warn!(%fault, "the sessions could not be asked for again");
-                }
-            }
-        }
-    }
-
-    fn heard_of(&mut self, Known { session: id, generation }: Known) {
-        match self.sessions.get_mut(&id) {
-            None => {
-                let session = Session::new(id, generation);
-                let status = session.status();
-                self.sessions.insert(id, session);
-                status.into_iter().for_each(|status| self.tell(&GatewayEvent::Up(status)));
-            }
-            Some(session) if session.generation != generation => {
-                session.generation = generation;
-                self.tell(&GatewayEvent::Changed { session: id, generation });
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn tell(&mut self, event: &GatewayEvent) {
-        self.sinks.retain(|sink| sink.emit(event.clone()));
-    }
-
-    fn drain(&mut self) {
-        let now = self.clock.now();
-        let over =
-            |session: &&Session| matches!(session.phase, Phase::Released { until } if until <= now);
-        let over: Vec<SessionId> = self.sessions.values().filter(over).map(|s| s.id).collect();
-        for id in over {
-            match self.steer.forget(id) {
-                // The tombstone stays: a stage under its epoch is refused.
-                Ok(()) => self.change(id, |session| {
-                    session.phase = Phase::Released { until: Duration::MAX };
-                }),
-                Err(refusal) => tracing::warn!(session = %id, %refusal, "still relayed"),
-            }
-        }
-    }
-
     pub(super) fn capabilities(&mut self) -> Result<Capabilities, Refusal> {
         self.daemon
             .capabilities()
@@ -263,33 +186,6 @@ impl Inner {
         }
         Ok(context)
     }
-
-    /// A session's SAs and packets as they are now.
-    pub(super) fn look(&mut self, id: SessionId) -> Result<Paths, Refusal> {
-        let context = self
-            .snapshot(&[id])
-            .into_iter()
-            .next()
-            .map_or_else(|| Err(no_session(id)), |(_, context)| context)?;
-        let mut sas = Vec::new();
-        for name in context::names(&context)? {
-            sas.extend(self.tables.sa(&name)?);
-        }
-        let pairs = context::pairs(&context::described(&context), &sas)?;
-        Ok(Paths { pairs, flow: context::flow(&context)? })
-    }
-
-    /// The same as they were staged or paused.
-    pub(super) fn paths(&self, id: SessionId) -> Result<Paths, Refusal> {
-        let session = self.sessions.get(&id);
-        session.and_then(|session| session.paths.clone()).ok_or_else(|| no_session(id))
-    }
-
-    pub(super) fn change(&mut self, id: SessionId, change: impl FnOnce(&mut Session)) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            change(session);
-        }
-    }
 }
 
 /// Whether the end user follows to another address.
@@ -315,7 +211,9 @@ impl LinuxGateway {
     ) -> Result<PerSession<T>, Fault> {
         let mut inner = lock(&self.inner);
         let answer = |order| (session(&order), act(&mut inner, order));
-        Ok(orders.into_iter().map(answer).collect())
+        let answers = orders.into_iter().map(answer).collect();
+        inner.keep_if_possible();
+        Ok(answers)
     }
 }
 
@@ -332,6 +230,7 @@ impl GatewayPlugin for LinuxGateway {
     fn list(&mut self) -> Result<Vec<SessionStatus>, Fault> {
         let mut inner = lock(&self.inner);
         inner.learn()?;
+        inner.keep_if_possible();
         Ok(inner.sessions.values().filter_map(Session::status).collect())
     }
 

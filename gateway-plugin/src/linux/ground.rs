@@ -45,8 +45,20 @@ pub(crate) struct Flow {
 
 /// Who gets a session's packets. Each act is safe to repeat.
 pub(crate) trait Steer: Send {
+    /// The session lives here: its inner packets never leave outside in clear, and
+    /// what is for its end user is taken. Said again when it has changed.
+    fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
     /// Target: packets of the session wait from now on.
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
+    /// Outbound numbers at or above `end` do not leave, by outbound SPI; what was
+    /// said of an SPI before is replaced. It holds until the session is discarded
+    /// or forgotten.
+    fn limit(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        ends: &[(u32, u64)],
+    ) -> Result<(), Refusal>;
     /// Target: the session's ESP and inner packets pass, those that waited first,
     /// and its packets are taken here from now on.
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;

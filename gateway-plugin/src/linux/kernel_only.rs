@@ -18,7 +18,7 @@ use protocol_spec::{
 };
 
 use super::{
-    daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known},
+    daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known, Remembered, Spis},
     session::no_session,
 };
 use crate::{
@@ -60,6 +60,8 @@ pub(crate) struct KernelOnly {
     capabilities: Capabilities,
     local: Vec<IpAddr>,
     found: BTreeMap<Ends, Found>,
+    /// Sessions of an earlier process that were not found again yet.
+    remembered: Vec<Remembered>,
     new_id: fn() -> SessionId,
 }
 
@@ -71,7 +73,22 @@ impl KernelOnly {
         local: Vec<IpAddr>,
         new_id: fn() -> SessionId,
     ) -> Self {
-        Self { capabilities, local, found: BTreeMap::new(), new_id }
+        Self { capabilities, local, found: BTreeMap::new(), remembered: Vec::new(), new_id }
+    }
+
+    /// What these SAs were called by an earlier process.
+    fn named_before(&mut self, pairs: &[(u32, u32)]) -> Option<Known> {
+        let inbound: Vec<u32> = pairs.iter().map(|(inbound, _)| *inbound).collect();
+        let at = self
+            .remembered
+            .iter()
+            .position(|before| before.spis.inbound.iter().any(|spi| inbound.contains(spi)))?;
+        let Remembered { mut known, mut spis } = self.remembered.swap_remove(at);
+        spis.inbound.sort_unstable();
+        if spis.inbound != inbound {
+            known.generation = known.generation.next();
+        }
+        Some(known)
     }
 
     fn named(&self, session: SessionId) -> Option<&Found> {
@@ -91,7 +108,11 @@ pub(crate) fn follow(
         loop {
             match follower.next(LOOK_UP) {
                 Ok(None) => {}
-                Ok(Some(_)) | Err(_) => match events.try_send(DaemonEvent::Gap) {
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel's events are interrupted");
+                    std::thread::park_timeout(LOOK_UP);
+                }
+                Ok(Some(_)) => match events.try_send(DaemonEvent::Gap) {
                     Ok(()) | Err(TrySendError::Full(_)) => {}
                     Err(TrySendError::Disconnected(_)) => return,
                 },
@@ -104,6 +125,16 @@ pub(crate) fn follow(
 impl IkeDaemon for KernelOnly {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
         Ok(self.capabilities.clone())
+    }
+
+    fn remember(&mut self, sessions: &[Remembered]) {
+        self.remembered = sessions.to_vec();
+    }
+
+    fn spis(&mut self, session: SessionId) -> Result<Spis, Refusal> {
+        let found = self.named(session).ok_or_else(|| no_session(session))?;
+        let inbound = found.pairs.iter().map(|(inbound, _)| *inbound).collect();
+        Ok(Spis { ike: None, inbound })
     }
 
     fn sessions(&mut self, kernel: &[KernelSa]) -> Result<Vec<Known>, Fault> {
@@ -129,7 +160,10 @@ impl IkeDaemon for KernelOnly {
                     found.known.generation = Generation(found.known.generation.0 + 1);
                 }
                 None => {
-                    let known = Known { session: (self.new_id)(), generation: Generation(1) };
+                    let known = self.named_before(&pairs).unwrap_or_else(|| Known {
+                        session: (self.new_id)(),
+                        generation: Generation(1),
+                    });
                     self.found.insert(ends, Found { known, pairs });
                 }
             }

@@ -33,11 +33,18 @@ mod gateway;
 mod ground;
 mod kernel;
 mod kernel_only;
+mod life;
+#[cfg(test)]
+mod model;
 mod pair;
+mod record;
 mod session;
+mod stage;
 mod steer;
 
 pub use command::linux_main;
-pub use daemon::{DaemonEvent, Described, DescribedChild, IkeDaemon, Known, LastResponses};
+pub use daemon::{
+    DaemonEvent, Described, DescribedChild, IkeDaemon, Known, LastResponses, Remembered, Spis,
+};
 pub use gateway::LinuxGateway;
 pub(crate) use kernel_only::FEATURES;

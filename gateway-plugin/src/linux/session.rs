@@ -6,24 +6,34 @@ use std::time::Duration;
 use protocol_spec::{
     id::{BatchId, Generation, Name, SessionEpoch, SessionId},
     status::{Refusal, Status},
-    transfer::{Finals, GrantedRange, SessionState, SessionStatus},
+    transfer::{Finals, GrantedRange, SaRef, SessionState, SessionStatus},
 };
 
-use super::{ground::Flow, pair::Pair};
+use super::{daemon::Spis, ground::Flow, pair::Pair};
 
 /// Where a session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Active,
+    /// On the way between Active and Paused: Active again as soon as what diverts
+    /// it is gone.
+    Unsettled,
     Paused {
         target: Name,
         /// What the pause read; the same for ever after.
         finals: Finals,
     },
+    /// Being installed or removed: parts of it may be there, all of it is held.
+    Staging {
+        source: Name,
+        batch: BatchId,
+    },
     Staged {
         source: Name,
         batch: BatchId,
         grants: Vec<GrantedRange>,
+        /// Packets may have used its numbers: they are never set again.
+        opened: bool,
     },
     /// Gone to another gateway, which still gets what arrives here until then.
     Released {
@@ -34,8 +44,9 @@ pub(crate) enum Phase {
 impl Phase {
     fn word(&self) -> String {
         match self {
-            Self::Active => "active here".to_owned(),
+            Self::Active | Self::Unsettled => "active here".to_owned(),
             Self::Paused { target, .. } => format!("paused here for {target}"),
+            Self::Staging { source, .. } => format!("half staged here from {source}"),
             Self::Staged { source, .. } => format!("staged here from {source}"),
             Self::Released { .. } => "released".to_owned(),
         }
@@ -49,6 +60,16 @@ pub(crate) struct Paths {
     pub(crate) flow: Flow,
 }
 
+/// The end of the numbers that one SA may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) sa: SaRef,
+    /// First number that may not leave.
+    pub(crate) end: u64,
+    /// Whether it was told that it is reached.
+    pub(crate) told: bool,
+}
+
 /// A session and its newest ownership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Session {
@@ -56,28 +77,48 @@ pub(crate) struct Session {
     pub(crate) epoch: SessionEpoch,
     pub(crate) generation: Generation,
     pub(crate) phase: Phase,
+    /// By which it is found again.
+    pub(crate) spis: Spis,
     /// As it was staged or paused; an active one is looked at anew.
     pub(crate) paths: Option<Paths>,
+    /// Of numbers that were granted; empty for a session that came up here.
+    pub(crate) ends: Vec<End>,
+    /// When its numbers are looked at again.
+    pub(crate) look_at: Duration,
 }
 
 impl Session {
     /// One that came up here.
-    pub(crate) fn new(id: SessionId, generation: Generation) -> Self {
-        Self { id, epoch: SessionEpoch(0), generation, phase: Phase::Active, paths: None }
+    pub(crate) fn new(id: SessionId, generation: Generation, spis: Spis) -> Self {
+        Self {
+            id,
+            epoch: SessionEpoch(0),
+            generation,
+            phase: Phase::Active,
+            spis,
+            paths: None,
+            ends: Vec::new(),
+            look_at: Duration::ZERO,
+        }
     }
 
     /// What `list` says of it; nothing once it is gone.
     pub(crate) fn status(&self) -> Option<SessionStatus> {
         let state = match &self.phase {
-            Phase::Active => SessionState::Active,
+            Phase::Active | Phase::Unsettled => SessionState::Active,
             Phase::Paused { target, .. } => SessionState::Paused { target: target.clone() },
-            Phase::Staged { source, batch, .. } => {
+            Phase::Staging { source, batch } | Phase::Staged { source, batch, .. } => {
                 SessionState::Staged { source: source.clone(), batch: *batch }
             }
             Phase::Released { .. } => return None,
         };
         let Self { id, epoch, generation, .. } = *self;
         Some(SessionStatus { session: id, epoch, generation, state })
+    }
+
+    /// Whether the end user's packets go through this kernel, or will at once.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self.phase, Phase::Active | Phase::Unsettled)
     }
 
     /// Refuses an act of an older ownership.

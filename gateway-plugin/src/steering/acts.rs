@@ -6,7 +6,7 @@ use nix::libc;
 use protocol_spec::{context::Prefix, id::SessionId};
 
 use super::{
-    Mode, Neighbour, Steering, SteeringError, Traffic,
+    InnerReach, Mode, Neighbour, Steering, SteeringError, Traffic,
     back::WayBack,
     layer2,
     link::FrameSocket,
@@ -155,7 +155,15 @@ impl Steering {
     /// Answers for them no longer.
     pub(super) fn give_up_inner(&mut self, inner: &[Prefix]) -> Result<(), SteeringError> {
         let link = self.links.inner;
+        self.fall_silent(inner);
         hosts(inner).try_for_each(|address| self.routes.proxy(address, &link, false))
+    }
+
+    /// Announces inner addresses no more.
+    pub(super) fn fall_silent(&self, inner: &[Prefix]) {
+        if self.config.inner_reach == InnerReach::Proxy {
+            hosts(inner).for_each(|address| self.announcer.withdraw(address));
+        }
     }
 
     /// Puts shared addresses on the outer interfaces and says where they are.

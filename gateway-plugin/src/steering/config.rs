@@ -197,3 +197,6 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

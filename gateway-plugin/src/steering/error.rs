@@ -81,6 +81,9 @@ impl SteeringError {
             Some(nix::libc::ENOENT) => {
                 ": the ruleset is not there; was it flushed? `repair` loads it again"
             }
+            Some(nix::libc::EEXIST | nix::libc::ENOTEMPTY) => {
+                ": it overlaps with what another session has"
+            }
             Some(nix::libc::ENODEV) => ": no such interface",
             _ => "",
         };

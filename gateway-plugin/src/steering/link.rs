@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::{
     ifaddrs::getifaddrs,
+    libc,
     sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket},
 };
 
@@ -51,10 +52,23 @@ impl Link {
         all.filter(|interface| interface.interface_name == name)
             .find_map(|interface| {
                 let address = *interface.address?.as_link_addr()?;
+                if address.hatype() != libc::ARPHRD_ETHER {
+                    return None;
+                }
                 let index = u32::try_from(address.ifindex()).ok()?;
                 Some(Self { index, mac: address.addr()?, address })
             })
             .ok_or_else(missing)
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// The loopback interface with a MAC address, for tests of what is rendered.
+    pub(super) fn pretended(mac: [u8; 6]) -> Self {
+        let mut all = getifaddrs().unwrap();
+        let address = all.find_map(|interface| interface.address?.as_link_addr().copied());
+        Self { index: 1, mac, address: address.unwrap() }
     }
 }
 

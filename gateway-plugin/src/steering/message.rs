@@ -40,6 +40,14 @@ impl Builder {
         self.pad();
     }
 
+    /// Asks for an acknowledgement of the message that is being written.
+    pub(super) fn acknowledge(&mut self) {
+        let flags = self.octets.iter_mut().skip(self.start + 6);
+        for (octet, add) in flags.zip(NLM_F_ACK.to_ne_bytes()) {
+            *octet |= add;
+        }
+    }
+
     /// Adds an attribute.
     pub(super) fn put(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);

@@ -7,7 +7,7 @@ use protocol_spec::id::SessionId;
 
 use super::{
     SteeringError,
-    message::{Attributes, Builder, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL},
+    message::{Attributes, Builder, Messages, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL},
     netlink::{DUMP_ATTEMPTS, Dump, Netlink},
     set::{Element, Set, TABLE},
 };
@@ -86,7 +86,6 @@ impl Nft {
 
     /// Sends one transaction of as many changes as fit. Returns how many it held,
     /// and which of them made the kernel refuse it all.
-    #[expect(clippy::type_complexity, reason = "two lists that are used once")]
     fn batch(
         &mut self,
         changes: &[Change],
@@ -95,20 +94,22 @@ impl Nft {
         let mut builder = Builder::default();
         let begin = self.netlink.next_sequence();
         builder.message(BATCH_BEGIN, 0, begin, &envelope(0, NFTABLES));
-        let mut whose: Vec<(u32, usize, Set)> = Vec::new();
+        // In the order of their sequence numbers, which begin behind the batch's.
+        let mut whose: Vec<(usize, Set)> = Vec::new();
+        let mut last = begin;
         let mut taken = 0;
         for &index in open {
             let Some(change) = changes.get(index) else { break };
             for (kind, flags, elements) in [
-                (DELETE_ELEMENTS, NLM_F_ACK, &change.remove),
-                (NEW_ELEMENTS, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &change.add),
+                (DELETE_ELEMENTS, 0, &change.remove),
+                (NEW_ELEMENTS, NLM_F_CREATE | NLM_F_EXCL, &change.add),
             ] {
                 for run in elements.chunk_by(|a, b| a.set == b.set) {
                     for piece in pieces(run) {
                         let Some(first) = piece.first() else { continue };
-                        let sequence = self.netlink.next_sequence();
-                        put_elements(&mut builder, (kind, flags, sequence), change.session, piece);
-                        whose.push((sequence, index, first.set));
+                        last = self.netlink.next_sequence();
+                        put_elements(&mut builder, (kind, flags, last), change.session, piece);
+                        whose.push((index, first.set));
                     }
                 }
             }
@@ -117,8 +118,12 @@ impl Nft {
                 break;
             }
         }
+        // One answer is enough: refusals come unasked, and before it.
+        builder.acknowledge();
         builder.message(BATCH_END, 0, self.netlink.next_sequence(), &envelope(0, NFTABLES));
-        let Some(&(last, ..)) = whose.last() else { return Ok((taken, Vec::new())) };
+        if whose.is_empty() {
+            return Ok((taken, Vec::new()));
+        }
         let ask = |error| SteeringError::kernel("nftables transaction", error);
         self.netlink.send(&builder.into_octets()).map_err(ask)?;
 
@@ -132,8 +137,9 @@ impl Nft {
                 if message.sequence == begin && error != 0 {
                     return Err(ask(io::Error::from_raw_os_error(-error)));
                 }
-                let known = whose.iter().find(|(sequence, ..)| *sequence == message.sequence);
-                if let Some(&(_, index, set)) = known
+                let offset = message.sequence.wrapping_sub(begin).wrapping_sub(1);
+                let known = usize::try_from(offset).ok().and_then(|offset| whose.get(offset));
+                if let Some(&(index, set)) = known
                     && error != 0
                     && refused.iter().all(|(other, _)| *other != index)
                 {

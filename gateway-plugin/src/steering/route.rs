@@ -1,6 +1,11 @@
 //! Routes, rules, addresses and neighbours over rtnetlink.
 
-use std::{collections::HashMap, io, net::IpAddr, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::IpAddr,
+    time::Instant,
+};
 
 use nix::libc;
 use protocol_spec::{context::Prefix, id::Name};
@@ -76,20 +81,23 @@ struct Hop {
 /// The routing of this host.
 pub(super) struct Routes {
     netlink: Netlink,
-    events: Netlink,
     table: u32,
+    /// Prefixes that our table sends elsewhere.
+    diverted: HashSet<(Vec<u8>, u8)>,
     /// MAC addresses of gateways on our outer links, as they were found last.
     macs: HashMap<IpAddr, [u8; 6]>,
 }
 
 impl Routes {
     pub(super) fn open(table: u32) -> Result<Self, SteeringError> {
-        Ok(Self {
+        let mut routes = Self {
             netlink: Netlink::open(ROUTE, &[])?,
-            events: Netlink::open(ROUTE, &[GROUP_NEIGHBOURS])?,
             table,
+            diverted: HashSet::new(),
             macs: HashMap::new(),
-        })
+        };
+        routes.diverted()?;
+        Ok(routes)
     }
 
     /// Makes the rules by which our table is asked first.
@@ -122,17 +130,25 @@ impl Routes {
             b.put(RTA_TABLE, &table);
             b.put(RTA_GATEWAY, &octets(gateway));
             b.put(RTA_OIF, &interface.to_ne_bytes());
-        })
+        })?;
+        self.diverted.insert((destination, prefix.bits));
+        Ok(())
     }
 
     /// Takes that back. Succeeds if it was not there.
     pub(super) fn undivert(&mut self, prefix: Prefix) -> Result<(), SteeringError> {
         let what = format!("route to {}/{}", prefix.address, prefix.bits);
         let (body, destination, table) = self.route(prefix, 0);
+        let place = (destination, prefix.bits);
+        if !self.diverted.contains(&place) {
+            return Ok(());
+        }
         self.order(RTM_DELROUTE, 0, &body, &what, Some(libc::ESRCH), |b| {
-            b.put(RTA_DST, &destination);
+            b.put(RTA_DST, &place.0);
             b.put(RTA_TABLE, &table);
-        })
+        })?;
+        self.diverted.remove(&place);
+        Ok(())
     }
 
     /// `struct rtmsg`, destination and table of a route of ours.
@@ -159,6 +175,7 @@ impl Routes {
                 prefixes.extend(address.map(|address| Prefix { address, bits }));
             }
         }
+        self.diverted = prefixes.iter().map(|prefix| (masked(*prefix), prefix.bits)).collect();
         Ok(prefixes)
     }
 
@@ -263,18 +280,22 @@ impl Routes {
             self.macs.insert(address, mac);
             return Ok(mac);
         }
+        // Listening before asking, or the answer could come unheard.
+        let changes = Netlink::open(ROUTE, &[GROUP_NEIGHBOURS]).map_err(io::Error::other)?;
         let body = neighbour(address, link.index, NTF_USE);
         self.ask(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE, &body, |b| {
             b.put(NDA_DST, &octets(address));
         })?;
-        // The answer may come between any two steps: look once more, then wait.
         let deadline = now() + PATIENCE;
         while now() < deadline {
             if let Some(mac) = self.look_up(address, link)? {
                 self.macs.insert(address, mac);
                 return Ok(mac);
             }
-            self.events.receive()?;
+            match changes.receive() {
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return Err(error),
+                _ => {}
+            }
         }
         // It answered once; a neighbour that is busy now is still there.
         self.macs.get(&address).copied().ok_or_else(|| io::ErrorKind::TimedOut.into())

@@ -36,18 +36,18 @@ pub(super) fn render(config: &Config, links: &Links) -> String {
     }
     for (name, link) in config.outer.iter().zip(&links.outer) {
         text += &include_str!("ruleset/outer.nft")
-            .replace("SHARED_INGRESS\n", &shared_ingress(config))
-            .replace("INNER_NETWORKS\n", &inner_networks(&config.inner_networks))
-            .replace("CHAIN", &chain_name(name))
-            .replace("OUTER", name)
-            .replace("MAC", &colons(&link.mac));
+            .replace("%SHARED_INGRESS%\n", &shared_ingress(config))
+            .replace("%INNER_NETWORKS%\n", &inner_networks(&config.inner_networks))
+            .replace("%CHAIN%", &chain_name(name))
+            .replace("%OUTER%", name)
+            .replace("%MAC%", &colons(&link.mac));
     }
     if let Some(mac) = config.shared_mac() {
         text += &answers(config, links, mac);
     }
-    text.replace("QUEUE", &config.queue.to_string())
-        .replace("PORT_IKE", &config.ike_ports.0.to_string())
-        .replace("PORT_NAT", &config.ike_ports.1.to_string())
+    text.replace("%QUEUE%", &config.queue.to_string())
+        .replace("%PORT_IKE%", &config.ike_ports.0.to_string())
+        .replace("%PORT_NAT%", &config.ike_ports.1.to_string())
 }
 
 /// Frames to the shared MAC address.
@@ -125,3 +125,6 @@ pub(super) fn colons(mac: &[u8; 6]) -> String {
     let digits: Vec<_> = mac.iter().map(|octet| format!("{octet:02x}")).collect();
     digits.join(":")
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,3 +241,6 @@ fn overlap(a: Prefix, b: Prefix) -> bool {
             octet(&left, bit / 8) & mask == octet(&right, bit / 8) & mask
         })
 }
+
+#[cfg(test)]
+mod tests;

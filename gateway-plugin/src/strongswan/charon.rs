@@ -20,7 +20,7 @@ use protocol_spec::{
 };
 
 use super::{
-    ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version},
+    ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version, put},
     tracker::{Limits, ListedChild, ListedIke, ListedState, Tracker},
     vici::{
         Client, IkeSaInfo, Subscription, Version as Named, ViciError,
@@ -62,24 +62,29 @@ pub struct Charon {
     settings: Settings,
     vici: Client,
     socket: HaSocket,
-    /// How it calls itself: `charon`, `charon-systemd`.
-    daemon: String,
-    version: Version,
     segments: Segments,
     tracker: Arc<Mutex<Tracker>>,
     /// charon's own numbers of IKE SAs.
     numbers: HashMap<SessionId, u32>,
-    /// When charon was started, in its own words.
-    since: Option<String>,
+    met: Option<Met>,
     responses: Arc<dyn LastResponses>,
     _listeners: listen::Listeners,
+}
+
+/// What a charon said of itself.
+#[derive(Clone, Debug)]
+struct Met {
+    /// How it calls itself: `charon`, `charon-systemd`.
+    daemon: String,
+    /// Of its HA messages.
+    version: Version,
 }
 
 /// Why charon cannot be worked with.
 #[derive(Debug, thiserror::Error)]
 pub enum CharonError {
     /// vici does not answer.
-    #[error("charon at {}: {error}; is it running, with the vici plugin?", path.display())]
+    #[error("charon at {}: {error}", path.display())]
     Vici {
         /// Its socket.
         path: PathBuf,
@@ -127,15 +132,8 @@ impl Charon {
             Some(socket) => socket,
             None => HaSocket::bind(settings.ours, settings.charons)?,
         };
-        let mut vici = Client::new(&settings.vici);
-        let error = |error| CharonError::Vici { path: settings.vici.clone(), error };
-        let Named { daemon, version: release, .. } = vici.version(PATIENCE).map_err(error)?;
-        let version = Version::of_release(&release).ok_or(CharonError::Release(release))?;
-        let stats = vici.stats(PATIENCE).map_err(error)?;
-        if !stats.plugins.iter().any(|plugin| plugin == "ha") {
-            let Settings { ours, charons, .. } = settings;
-            return Err(CharonError::NoHa { ours, charons });
-        }
+        // charon may start after us: what it says first must find us here.
+        let vici = Client::new(&settings.vici);
         let tracker = Arc::new(Mutex::new(Tracker::new(Limits::default())));
         let listeners = listen::Listeners::start(
             socket.try_clone()?,
@@ -149,27 +147,47 @@ impl Charon {
             settings,
             vici,
             socket,
-            daemon,
-            version,
             tracker,
             numbers: HashMap::new(),
-            since: Some(stats.since),
+            met: None,
             responses,
             _listeners: listeners,
         })
     }
 
+    /// Who charon is; asked once for each of its lives.
+    fn meet(&mut self) -> Result<Met, CharonError> {
+        if let Some(met) = &self.met {
+            return Ok(met.clone());
+        }
+        let path = self.settings.vici.clone();
+        let error = |error| CharonError::Vici { path: path.clone(), error };
+        let Named { daemon, version: release, .. } = self.vici.version(PATIENCE).map_err(error)?;
+        let version = Version::of_release(&release).ok_or(CharonError::Release(release))?;
+        let stats = self.vici.stats(PATIENCE).map_err(error)?;
+        if !stats.plugins.iter().any(|plugin| plugin == "ha") {
+            let Settings { ours, charons, .. } = self.settings;
+            return Err(CharonError::NoHa { ours, charons });
+        }
+        let met = Met { daemon, version };
+        self.met = Some(met.clone());
+        Ok(met)
+    }
+
+    fn version(&mut self) -> Result<Version, Refusal> {
+        let met = self.meet();
+        met.map(|met| met.version)
+            .map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))
+    }
+
     /// vici's list, compared with what was heard. Sends a RESYNC for what was
     /// missed.
-    fn reconcile(&mut self) -> Result<Vec<IkeSaInfo>, ViciError> {
-        let since = self.vici.stats(PATIENCE)?.since;
-        if self.since.as_ref() != Some(&since) {
-            tracing::warn!("charon was started anew; its sessions are gone");
-            drop(lock(&self.tracker).reset());
-            self.since = Some(since);
-        }
+    fn reconcile(&mut self) -> Result<Vec<IkeSaInfo>, CharonError> {
+        let path = self.settings.vici.clone();
+        let error = |error| CharonError::Vici { path: path.clone(), error };
+        self.meet()?;
         let mark = lock(&self.tracker).mark();
-        let sas = self.vici.list_sas(PATIENCE)?;
+        let sas = self.vici.list_sas(PATIENCE).map_err(error)?;
         let listed: Vec<ListedIke> = sas.iter().map(listed).collect();
         let mut tracker = lock(&self.tracker);
         let notices = tracker.reconcile(mark, &listed);
@@ -186,13 +204,15 @@ impl Charon {
         Ok(sas)
     }
 
-    fn resync(&self, segment: u16) -> Result<(), SocketError> {
-        use super::ha::{Kind, put};
+    fn resync(&mut self, segment: u16) -> Result<(), Refusal> {
+        let version = self.version()?;
         lock(&self.tracker).report_gaps_again();
-        match put::segment(Kind::Resync, segment, self.version) {
-            Ok(message) => self.socket.send([&message], PATIENCE),
-            Err(_) => Ok(()),
+        // Staged sessions wait there, and would all become active.
+        if segment == self.segments.parking() {
+            return Ok(());
         }
+        let messages = put::relearn(segment, version).map_err(unsent)?;
+        self.socket.send(&messages, PATIENCE).map_err(unsent)
     }
 
     /// The IKE SA of a session as vici has it now.

@@ -17,6 +17,7 @@
 //! Messages get lost while nobody listens. One that names an IKE SA that is not
 //! known here is a [`Notice::Gap`]; [`Tracker::reconcile`] finds the others.
 
+mod heard;
 mod listing;
 mod numbers;
 mod parts;
@@ -25,18 +26,17 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use protocol_spec::{
     context::{Context, IkeSa},
-    id::{Generation, SessionEpoch, SessionId},
+    id::{Generation, SessionId},
     limits::MAX_CHILDREN,
-    transfer::{SessionState, SessionStatus},
 };
 use thiserror::Error;
 
-use self::parts::{Facts, IkeNode};
+use self::parts::IkeNode;
 pub use self::{
     listing::{ListedChild, ListedIke, ListedState, Mark},
     parts::{Negotiated, TrackedChild},
 };
-use super::ha::{Attribute, IkeId, IkeSpis, Kind, Message};
+use super::ha::{IkeId, IkeSpis, Kind, Message};
 use crate::plugin::GatewayEvent;
 
 /// Most successors that an IKE SA may have at once: a rekeying of either side and
@@ -44,6 +44,8 @@ use crate::plugin::GatewayEvent;
 const MAX_SUCCESSORS: usize = 4;
 /// Most unknown IKE SAs that are remembered so as to be reported once.
 const MAX_UNKNOWN: usize = 4096;
+/// Most ended IKE SAs that are remembered so as not to be reported as unknown.
+const MAX_ENDED: usize = 1024;
 
 /// How much a tracker takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +69,8 @@ pub enum Notice {
     /// For the daemon.
     Event(GatewayEvent),
     /// charon has an IKE SA whose beginning was not heard. To heal it, send
-    /// `RESYNC` for the segment of its client: charon repeats what it said of the
-    /// IKE SAs there, and rekeys their Child SAs.
+    /// [`relearn`](super::ha::put::relearn) for the segment of its client, then
+    /// reconcile.
     Gap {
         /// Which.
         ike: IkeSpis,
@@ -124,6 +126,11 @@ pub struct Tracker {
     owners: HashMap<IkeSpis, SessionId>,
     half_open: VecDeque<IkeNode>,
     unknown: HashSet<IkeSpis>,
+    /// IKE SAs that ended lately: charon still tells Message IDs of one that was
+    /// rekeyed, when the peer's Delete for it comes.
+    ended: VecDeque<IkeSpis>,
+    /// Names of sessions from before our own restart.
+    remembered: HashMap<IkeSpis, (SessionId, Generation)>,
     mark: Mark,
 }
 
@@ -240,198 +247,21 @@ impl Tracker {
         self.owners.clear();
         self.half_open.clear();
         self.unknown.clear();
+        self.ended.clear();
         gone.into_keys().map(|session| Notice::Event(GatewayEvent::Down { session })).collect()
+    }
+
+    /// Gives the session of this IKE SA its old name, and generations after the
+    /// known one, when it is heard of again: after a restart of our own.
+    pub fn remember(&mut self, ike: IkeSpis, session: SessionId, generation: Generation) {
+        if self.remembered.len() < self.limits.sessions {
+            self.remembered.insert(ike, (session, generation));
+        }
     }
 
     /// Says gaps again that were reported already: after a `RESYNC`.
     pub fn report_gaps_again(&mut self) {
         self.unknown.clear();
-    }
-
-    fn add(&mut self, id: IkeId, attributes: Vec<Attribute>, notices: &mut Vec<Notice>) {
-        let replaces = attributes.iter().find_map(|attribute| match attribute {
-            Attribute::IkeRekeyId(old) => Some(old.spis()),
-            _ => None,
-        });
-        let refused = |why| Notice::Refused { ike: id.spis(), why };
-        // The same SA again: a further key exchange of it, or a repetition.
-        if let Some(node) = self.node(id.spis()) {
-            if !node.add(attributes) {
-                notices.push(refused("its keys are longer than any that are known"));
-            }
-            return;
-        }
-        let mut node = IkeNode::new(id, self.tick());
-        if !node.add(attributes) {
-            notices.push(refused("its keys are longer than any that are known"));
-            return;
-        }
-        self.unknown.remove(&id.spis());
-        let owner = replaces.and_then(|old| self.owners.get(&old).copied());
-        if let Some((owner, session)) =
-            owner.and_then(|owner| Some((owner, self.sessions.get_mut(&owner)?)))
-        {
-            if session.successors.len() == MAX_SUCCESSORS {
-                let oldest = session.successors.remove(0);
-                self.owners.remove(&oldest.id.spis());
-            }
-            session.successors.push(node);
-            self.owners.insert(id.spis(), owner);
-            return;
-        }
-        if self.half_open.len() >= self.limits.half_open.max(1) {
-            self.half_open.pop_front();
-        }
-        self.half_open.push_back(node);
-    }
-
-    fn update(
-        &mut self,
-        id: IkeId,
-        attributes: &[Attribute],
-        fresh: SessionId,
-        notices: &mut Vec<Notice>,
-    ) {
-        let spis = id.spis();
-        if let Some(owner) = self.owners.get(&spis).copied() {
-            let Some(session) = self.sessions.get_mut(&owner) else { return };
-            let changed = if session.ike.id.spis() == spis {
-                session.ike.facts.update(attributes)
-            } else {
-                if let Some(next) = session.successors.iter_mut().find(|n| n.id.spis() == spis) {
-                    next.facts.update(attributes);
-                }
-                // Only an SA in use gets a configuration.
-                Facts::names_configuration(attributes) && self.succeed(owner, Some(spis))
-            };
-            if changed {
-                self.changed(owner, notices);
-            }
-            return;
-        }
-        let Some(at) = self.half_open.iter().position(|node| node.id.spis() == spis) else {
-            let client = Facts::default().updated(attributes).remote;
-            self.gap(spis, client, notices);
-            return;
-        };
-        let Some(node) = self.half_open.get_mut(at) else { return };
-        node.facts.update(attributes);
-        if node.facts.configuration.is_none() {
-            return;
-        }
-        if let Some(why) = self.no_room() {
-            notices.push(Notice::Refused { ike: spis, why });
-            return;
-        }
-        let Some(ike) = self.half_open.remove(at) else { return };
-        let generation = Generation::default().next();
-        let since = self.tick();
-        let session = Session {
-            generation,
-            ike,
-            successors: Vec::new(),
-            children: Vec::new(),
-            since,
-            touched: since,
-        };
-        self.enter(fresh, session);
-        notices.push(Notice::Event(GatewayEvent::Up(SessionStatus {
-            session: fresh,
-            epoch: SessionEpoch::default(),
-            generation,
-            state: SessionState::Active,
-        })));
-    }
-
-    fn message_id(
-        &mut self,
-        id: IkeId,
-        kind: Kind,
-        attributes: &[Attribute],
-        notices: &mut Vec<Notice>,
-    ) {
-        let Some(node) = self.node(id.spis()) else {
-            self.gap(id.spis(), None, notices);
-            return;
-        };
-        for attribute in attributes {
-            match (kind, attribute) {
-                (Kind::IkeMidInitiator, Attribute::MessageId(mid)) => node.next_send = *mid,
-                (_, Attribute::MessageId(mid)) => node.next_receive = *mid,
-                _ => {}
-            }
-        }
-    }
-
-    fn delete(&mut self, spis: IkeSpis, notices: &mut Vec<Notice>) {
-        self.half_open.retain(|node| node.id.spis() != spis);
-        self.unknown.remove(&spis);
-        let Some(owner) = self.owners.get(&spis).copied() else { return };
-        let Some(session) = self.sessions.get_mut(&owner) else { return };
-        if session.ike.id.spis() != spis {
-            // A rekeying that came to nothing, or lost against the peer's.
-            session.successors.retain(|node| node.id.spis() != spis);
-            self.owners.remove(&spis);
-        } else if self.succeed(owner, None) {
-            self.changed(owner, notices);
-        } else {
-            self.forget(owner);
-            notices.push(Notice::Event(GatewayEvent::Down { session: owner }));
-        }
-    }
-
-    /// Makes a successor, the newest unless it is named, the session's IKE SA.
-    fn succeed(&mut self, owner: SessionId, spis: Option<IkeSpis>) -> bool {
-        let Some(session) = self.sessions.get_mut(&owner) else { return false };
-        let at = match spis {
-            Some(spis) => session.successors.iter().position(|node| node.id.spis() == spis),
-            None => session.successors.len().checked_sub(1),
-        };
-        let Some(at) = at else { return false };
-        let mut next = session.successors.remove(at);
-        next.facts.inherit(&session.ike.facts);
-        let old = std::mem::replace(&mut session.ike, next);
-        self.owners.remove(&old.id.spis());
-        true
-    }
-
-    fn child_add(&mut self, id: IkeId, attributes: Vec<Attribute>, notices: &mut Vec<Notice>) {
-        let spis = id.spis();
-        let Some(owner) = self.owners.get(&spis).copied() else {
-            self.gap(spis, None, notices);
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(&owner) else { return };
-        let refused = |why| Notice::Refused { ike: spis, why };
-        let Some(child) = parts::Child::new(spis, attributes) else {
-            notices
-                .push(refused("a Child SA of it has no SPIs or is larger than any that is known"));
-            return;
-        };
-        let known = session.children.iter().position(|other| other.inbound == child.inbound);
-        if let Some(same) = known.and_then(|at| session.children.get_mut(at)) {
-            *same = child;
-        } else if session.children.len() < MAX_CHILDREN {
-            session.children.push(child);
-        } else {
-            notices.push(refused("it has more Child SAs than a context holds"));
-            return;
-        }
-        self.changed(owner, notices);
-    }
-
-    fn child_delete(&mut self, spis: IkeSpis, attributes: &[Attribute], notices: &mut Vec<Notice>) {
-        let Some(owner) = self.owners.get(&spis).copied() else { return };
-        let Some(session) = self.sessions.get_mut(&owner) else { return };
-        let before = session.children.len();
-        for attribute in attributes {
-            if let Attribute::InboundSpi(spi) = attribute {
-                session.children.retain(|child| child.inbound != spi.0);
-            }
-        }
-        if session.children.len() != before {
-            self.changed(owner, notices);
-        }
     }
 
     /// An IKE SA that is known, of whatever standing.
@@ -472,6 +302,9 @@ impl Tracker {
         client: Option<std::net::SocketAddr>,
         notices: &mut Vec<Notice>,
     ) {
+        if self.ended.contains(&ike) {
+            return;
+        }
         if self.unknown.len() >= MAX_UNKNOWN {
             // Rather say one twice than remember without bound.
             self.unknown.clear();

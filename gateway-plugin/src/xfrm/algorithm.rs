@@ -1,5 +1,8 @@
 //! IANA transform numbers (IKEv2 parameters) and the kernel's names: one table.
 
+#[cfg(test)]
+mod tests;
+
 use protocol_spec::context::{ChildTransforms, Protocol};
 
 /// An AEAD cipher.

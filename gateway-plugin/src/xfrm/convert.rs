@@ -1,5 +1,8 @@
 //! Small values both ways: addresses, selectors, modes, lifetimes.
 
+#[cfg(test)]
+mod tests;
+
 use std::{net::IpAddr, time::Duration};
 
 use netlink_packet_xfrm::{
@@ -118,7 +121,7 @@ pub(super) fn selector_to(
 
 /// Our selector; `Err` says what cannot be said in ours.
 pub(super) fn selector_from(kernel: &KernelSelector) -> Result<SaSelector, &'static str> {
-    let side = |address: &Address, bits, port, mask| {
+    let side = |address: &Address, bits, port, mask| -> Result<Selector, &'static str> {
         let address = address_from(kernel.family, address).ok_or("a selector of no IP family")?;
         let ports = port_from(port, mask).ok_or("a port mask that is no range")?;
         Ok::<_, &'static str>(Selector { prefix: Prefix { address, bits }, ports })

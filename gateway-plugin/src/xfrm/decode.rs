@@ -43,8 +43,8 @@ pub(crate) enum ReplayForm {
         size: u32,
         /// Words of the ring, which may be more than the window needs.
         words: usize,
-        /// Whether the SA has ESN, where known.
-        esn: Option<bool>,
+        /// Whether the SA has, or may have, ESN: events do not tell.
+        esn: bool,
     },
 }
 
@@ -137,6 +137,11 @@ pub(super) fn is_larval(payload: &[u8]) -> Result<bool, Malformed> {
         && parts.hash.is_none()
         && parts.hash_truncated.is_none()
         && !parts.compressed)
+}
+
+/// Whether a NEWSA has extended sequence numbers.
+pub(super) fn has_esn(payload: &[u8]) -> Result<bool, Malformed> {
+    Ok(sa_info(payload)?.flags & XFRM_STATE_ESN != 0)
 }
 
 /// What a NEWAE says.
@@ -293,7 +298,7 @@ impl<'a> Parts<'a> {
                 let highest = u64::from(ring.seq_hi) << 32 | u64::from(ring.seq);
                 let sequence = u64::from(ring.oseq_hi) << 32 | u64::from(ring.oseq);
                 (
-                    ReplayForm::Ring { size, words, esn: None },
+                    ReplayForm::Ring { size, words, esn: true },
                     sequence,
                     window::from_ring(size, highest, &ring.bmp),
                 )
@@ -314,10 +319,10 @@ impl<'a> Parts<'a> {
     fn algorithms(&self) -> Result<(ChildTransforms, SaKeys), &'static str> {
         let none = || KeyMaterial::new(Vec::new());
         if let Some(octets) = self.aead {
-            let (name, key, icv) = algorithm(octets, true)?;
+            let Algorithm { name, key, bits } = algorithm(octets, true)?;
             let aead = AEADS
                 .iter()
-                .find(|aead| aead.name.as_bytes() == name && Some(aead.icv_bits) == icv)
+                .find(|aead| aead.name.as_bytes() == name && Some(aead.icv_bits) == bits)
                 .ok_or("an AEAD cipher that has no number here")?;
             let key_bits = key_bits(aead.key_bits, aead.salt, key.len())
                 .ok_or("an AEAD key of a strange length")?;
@@ -328,7 +333,7 @@ impl<'a> Parts<'a> {
         let mut transforms = ChildTransforms { encryption: 0, key_bits: 0, integrity: 0 };
         let mut keys = SaKeys { encryption: none(), integrity: none() };
         if let Some(octets) = self.cipher {
-            let (name, key, _) = algorithm(octets, false)?;
+            let Algorithm { name, key, .. } = algorithm(octets, false)?;
             let cipher = CIPHERS
                 .iter()
                 .find(|cipher| cipher.name.as_bytes() == name)
@@ -339,7 +344,7 @@ impl<'a> Parts<'a> {
             keys.encryption = KeyMaterial::new(key.to_vec());
         }
         if let Some(octets) = self.hash_truncated {
-            let (name, key, bits) = algorithm(octets, true)?;
+            let Algorithm { name, key, bits } = algorithm(octets, true)?;
             let hash = INTEGRITIES
                 .iter()
                 .find(|hash| {
@@ -360,9 +365,15 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Name, key, and the number between them where there is one (ICV or truncation
-/// in bits).
-fn algorithm(octets: &[u8], with_bits: bool) -> Result<(&[u8], &[u8], Option<u32>), &'static str> {
+/// An algorithm as the kernel lays it out.
+struct Algorithm<'a> {
+    name: &'a [u8],
+    key: &'a [u8],
+    /// Bits of the ICV or of the truncated hash, where they are told.
+    bits: Option<u32>,
+}
+
+fn algorithm(octets: &[u8], with_bits: bool) -> Result<Algorithm<'_>, &'static str> {
     const SHORT: &str = "an algorithm that is too short";
     let (name, rest) = octets.split_at_checked(64).ok_or(SHORT)?;
     let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
@@ -374,7 +385,7 @@ fn algorithm(octets: &[u8], with_bits: bool) -> Result<(&[u8], &[u8], Option<u32
         (None, rest)
     };
     let key = rest.get(..u32::from_ne_bytes(*key_bits).div_ceil(8) as usize).ok_or(SHORT)?;
-    Ok((name, key, bits))
+    Ok(Algorithm { name, key, bits })
 }
 
 fn number(value: &[u8]) -> Result<u32, Malformed> {

@@ -119,11 +119,7 @@ pub(super) fn mark(mark: Option<Mark>, message: &mut Message) {
 /// In which of the two forms the kernel will hold this SA's window.
 fn form(sa: &KernelSa) -> ReplayForm {
     if sa.esn || sa.window_size > LEGACY_WINDOW {
-        ReplayForm::Ring {
-            size: sa.window_size,
-            words: window::words(sa.window_size),
-            esn: Some(sa.esn),
-        }
+        ReplayForm::Ring { size: sa.window_size, words: window::words(sa.window_size), esn: sa.esn }
     } else {
         ReplayForm::Legacy { size: Some(sa.window_size) }
     }
@@ -134,13 +130,12 @@ fn info(sa: &KernelSa) -> Result<UserSaInfo, String> {
     if family != family_of(&sa.source) {
         return Err("an SA from one address family to the other".into());
     }
-    let mut selector = match &sa.selector {
+    // Without a selector its family is open: the kernel takes the SA's own, or
+    // leaves it open with AF_UNSPEC.
+    let selector = match &sa.selector {
         None => Default::default(),
         Some(only) => selector_to(&only.source, &only.destination, only.protocol, only.interface)?,
     };
-    if sa.selector.is_none() && sa.flags.bits & super::sa::SaFlags::ANY_FAMILY == 0 {
-        selector.family = family;
-    }
     let ring = matches!(form(sa), ReplayForm::Ring { .. });
     Ok(UserSaInfo {
         selector,
@@ -232,7 +227,7 @@ fn replay(counters: &Counters, form: ReplayForm, message: &mut Message) -> Resul
             if size > MAX_REPLAY_WINDOW {
                 return Err(format!("a replay window of {size} packets: 4096 is the most"));
             }
-            if esn == Some(false) && highest > u64::from(u32::MAX) {
+            if !esn && highest > u64::from(u32::MAX) {
                 return Err(format!("number {highest} in an SA without ESN"));
             }
             let window = fitted(&counters.window, size)?;

@@ -33,6 +33,10 @@ pub enum XfrmError {
     /// The kernel has no XFRM at all, or this host hides it.
     #[error("the kernel has no XFRM netlink ({0}): take a kernel built with CONFIG_XFRM_USER")]
     NoXfrm(String),
+    /// The kernel holds it, but it cannot be carried to another gateway; says what
+    /// and why.
+    #[error("{0}")]
+    Foreign(String),
     /// It cannot be written down for the kernel; says what and why.
     #[error("the kernel cannot hold {0}")]
     CannotHold(String),

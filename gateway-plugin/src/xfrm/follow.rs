@@ -106,6 +106,7 @@ pub enum KernelEvent {
         /// What made the kernel tell.
         cause: Cause,
         /// The counters. Of a legacy window the size is not told: 32 is shown.
+        /// The packet at hand may not be among octets and packets yet.
         counters: Counters,
     },
     /// A policy was installed.
@@ -213,7 +214,7 @@ impl Follower {
 }
 
 /// What one message means; `None` for what is not ours.
-fn event(received: Received<'_>, now: u64) -> Result<Option<KernelEvent>, Malformed> {
+pub(super) fn event(received: Received<'_>, now: u64) -> Result<Option<KernelEvent>, Malformed> {
     let payload = received.payload;
     Ok(match received.kind {
         XFRM_MSG_NEWSA => {

@@ -8,6 +8,7 @@ use netlink_packet_xfrm::{
     XFRM_MSG_NEWAE, XFRM_MSG_NEWPOLICY, XFRM_MSG_NEWSA, XFRM_MSG_UPDPOLICY, XFRMA_IF_ID,
 };
 use protocol_spec::context::Mode;
+use zeroize::Zeroizing;
 
 use super::{
     algorithm::Suite,
@@ -16,7 +17,7 @@ use super::{
     decode::{self, Foreign, NotOurs, ReplayForm},
     encode,
     error::XfrmError,
-    netlink::{Malformed, Message, NetlinkError, NetlinkSocket},
+    netlink::{IN_FLIGHT, Malformed, Message, NetlinkError, NetlinkSocket},
     policy::{self, KernelPolicy},
     sa::{Counters, KernelSa, SaId},
 };
@@ -67,8 +68,8 @@ impl Kernel {
     /// One SA, or `None` if there is none of this name.
     ///
     /// # Errors
-    /// [`XfrmError::CannotHold`] for one that is no more than reserved or cannot
-    /// be carried; others as usual.
+    /// [`XfrmError::Foreign`] for one that is no more than reserved or cannot be
+    /// carried; others as usual.
     pub fn sa(&mut self, id: &SaId) -> Result<Option<KernelSa>, XfrmError> {
         let now = wall_seconds();
         let mut found = None;
@@ -82,10 +83,10 @@ impl Kernel {
             Err(other) => Err(other),
             Ok(()) => match found {
                 Some(Ok(sa)) => Ok(Some(sa)),
-                Some(Err(NotOurs::Foreign(foreign))) => Err(XfrmError::CannotHold(format!(
-                    "{id} as an SA to carry: {}",
-                    foreign.reason
-                ))),
+                Some(Err(NotOurs::Foreign(foreign))) => {
+                    let text = format!("{id} cannot be carried: {}", foreign.reason);
+                    Err(XfrmError::Foreign(text))
+                }
                 Some(Err(NotOurs::Malformed(error))) => Err(XfrmError::malformed(id, error)),
                 None => Err(XfrmError::malformed(id, Malformed("no SA where it said yes"))),
             },
@@ -97,21 +98,16 @@ impl Kernel {
     /// nothing behind and does not touch the others.
     pub fn install(&mut self, sas: &[KernelSa]) -> Vec<Result<(), XfrmError>> {
         let now = wall_seconds();
-        let messages = sas
-            .iter()
-            .map(|sa| encode::new_sa(sa, now).map_err(|what| cannot_hold(&sa.id, &what)))
-            .collect();
-        self.each(messages, |i, error| {
-            let sa = &sas[i];
-            let algorithms = algorithms(sa);
-            XfrmError::installing(&sa.id, &algorithms, error)
-        })
+        self.each(
+            sas,
+            |sa| encode::new_sa(sa, now).map_err(|what| cannot_hold(&sa.id, &what)),
+            |sa, error| XfrmError::installing(&sa.id, &algorithms(sa), error),
+        )
     }
 
     /// Deletes SAs. One result for each.
     pub fn remove(&mut self, ids: &[SaId]) -> Vec<Result<(), XfrmError>> {
-        let messages = ids.iter().map(|id| Ok(encode::delete_sa(id))).collect();
-        self.each(messages, |i, error| XfrmError::about(&ids[i], error))
+        self.each(ids, |id| Ok(encode::delete_sa(id)), |id, error| XfrmError::about(id, error))
     }
 
     /// Reads the numbers of SAs, without their keys. One result for each. Of a
@@ -127,17 +123,22 @@ impl Kernel {
         // The kernel takes only the form and length that the SA has, and ignores
         // the wrong form in silence: so ask first.
         let ids: Vec<SaId> = orders.iter().map(|(id, _)| *id).collect();
-        let forms = self.events(&ids);
-        let now = wall_seconds();
-        let messages = orders
-            .iter()
-            .zip(forms)
-            .map(|((id, counters), form)| {
-                let (form, _) = form?;
-                encode::set_counters(id, counters, form, now).map_err(|what| cannot_hold(id, &what))
-            })
+        let forms: Vec<_> = self
+            .events(&ids)
+            .into_iter()
+            .zip(orders)
+            .map(|(event, (id, counters))| self.form(id, event?.0, counters))
             .collect();
-        self.each(messages, |i, error| XfrmError::about(&orders[i].0, error))
+        let now = wall_seconds();
+        let orders: Vec<_> = orders.iter().zip(forms).collect();
+        self.each(
+            &orders,
+            |((id, counters), form)| {
+                encode::set_counters(id, counters, form.clone()?, now)
+                    .map_err(|what| cannot_hold(id, &what))
+            },
+            |((id, _), _), error| XfrmError::about(id, error),
+        )
     }
 
     /// Every policy of the main type.
@@ -162,11 +163,11 @@ impl Kernel {
 
     /// Deletes policies by selector, direction, mark and interface id.
     pub fn remove_policies(&mut self, policies: &[KernelPolicy]) -> Vec<Result<(), XfrmError>> {
-        let messages = policies
-            .iter()
-            .map(|policy| policy::delete_policy(policy).map_err(|what| cannot_hold(policy, &what)))
-            .collect();
-        self.each(messages, |i, error| XfrmError::about(&policies[i], error))
+        self.each(
+            policies,
+            |one| policy::delete_policy(one).map_err(|what| cannot_hold(one, &what)),
+            |one, error| XfrmError::about(one, error),
+        )
     }
 
     /// Reserves exactly this SPI, so that nobody else gets it: the kernel holds a
@@ -262,42 +263,64 @@ impl Kernel {
             .collect()
     }
 
+    /// The form of an SA's window, with whether it has ESN where that matters:
+    /// the kernel takes a number above 32 bits also without, and forgets the high
+    /// half.
+    fn form(
+        &mut self,
+        id: &SaId,
+        form: ReplayForm,
+        counters: &Counters,
+    ) -> Result<ReplayForm, XfrmError> {
+        let large = counters.sequence.max(counters.window.highest) > u64::from(u32::MAX);
+        match form {
+            ReplayForm::Ring { size, words, .. } if large => {
+                let mut esn = Ok(false);
+                let answered = self.socket.ask(encode::get_sa(id), |received| {
+                    if received.kind == XFRM_MSG_NEWSA {
+                        esn = decode::has_esn(received.payload);
+                    }
+                });
+                answered.map_err(|error| XfrmError::about(id, error))?;
+                let esn = esn.map_err(|error| XfrmError::malformed(id, error))?;
+                Ok(ReplayForm::Ring { size, words, esn })
+            }
+            other => Ok(other),
+        }
+    }
+
     fn write_policies(
         &mut self,
         kind: u16,
         flags: u16,
         policies: &[KernelPolicy],
     ) -> Vec<Result<(), XfrmError>> {
-        let messages = policies
-            .iter()
-            .map(|policy| {
-                policy::new_policy(kind, flags, policy).map_err(|what| cannot_hold(policy, &what))
-            })
-            .collect();
-        self.each(messages, |i, error| XfrmError::about(&policies[i], error))
+        self.each(
+            policies,
+            |one| policy::new_policy(kind, flags, one).map_err(|what| cannot_hold(one, &what)),
+            |one, error| XfrmError::about(one, error),
+        )
     }
 
-    /// Sends what could be written down and puts the results back in order.
-    fn each(
+    /// Writes items down and sends them, some at a time, so that many SAs need no
+    /// more memory than a few. One result for each, in their order.
+    fn each<T>(
         &mut self,
-        messages: Vec<Result<Message, XfrmError>>,
-        explain: impl Fn(usize, NetlinkError) -> XfrmError,
+        items: &[T],
+        build: impl Fn(&T) -> Result<Message, XfrmError>,
+        explain: impl Fn(&T, NetlinkError) -> XfrmError,
     ) -> Vec<Result<(), XfrmError>> {
-        let mut results = Vec::with_capacity(messages.len());
-        let mut sent = Vec::with_capacity(messages.len());
-        let mut places = Vec::with_capacity(messages.len());
-        for (i, message) in messages.into_iter().enumerate() {
-            match message {
-                Ok(message) => {
-                    sent.push(message);
-                    places.push(i);
-                    results.push(Ok(()));
-                }
-                Err(refusal) => results.push(Err(refusal)),
-            }
-        }
-        for (i, answer) in places.into_iter().zip(self.socket.batch(&sent)) {
-            results[i] = answer.map_err(|error| explain(i, error));
+        let mut results = Vec::with_capacity(items.len());
+        let mut messages = Vec::with_capacity(IN_FLIGHT);
+        for some in items.chunks(IN_FLIGHT) {
+            let built: Vec<_> =
+                some.iter().map(|item| build(item).map(|message| messages.push(message))).collect();
+            let mut answers = self.socket.batch(&messages).into_iter();
+            messages.clear();
+            results.extend(some.iter().zip(built).map(|(item, built)| {
+                built?;
+                answers.next().unwrap_or(Ok(())).map_err(|error| explain(item, error))
+            }));
         }
         results
     }
@@ -336,6 +359,16 @@ impl Kernel {
             None => Ok(listing),
         }
     }
+}
+
+/// The octets of the message with which [`Kernel::install`] installs an SA, for
+/// measurements beside it.
+///
+/// # Errors
+/// [`XfrmError::CannotHold`].
+pub fn encoded(sa: &KernelSa) -> Result<Zeroizing<Vec<u8>>, XfrmError> {
+    let message = encode::new_sa(sa, wall_seconds()).map_err(|what| cannot_hold(&sa.id, &what))?;
+    Ok(message.to_octets(0))
 }
 
 fn cannot_hold(of: &dyn std::fmt::Display, what: &str) -> XfrmError {

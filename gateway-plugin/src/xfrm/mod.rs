@@ -18,13 +18,15 @@ pub mod netlink;
 mod policy;
 mod probe;
 mod sa;
+#[cfg(test)]
+mod tests;
 pub mod window;
 
 pub use self::{
     decode::Foreign,
     error::XfrmError,
     follow::{Cause, Follower, Group, KernelEvent},
-    kernel::{Kernel, Listing},
+    kernel::{Kernel, Listing, encoded},
     policy::{Action, KernelPolicy, Template},
     probe::Transforms,
     sa::{Counters, Encapsulation, KernelSa, Limits, SaFlags, SaId, SaSelector},

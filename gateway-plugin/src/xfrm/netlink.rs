@@ -5,6 +5,7 @@
 //! receive queue when `send` returns. What bounds that queue is therefore how
 //! much is sent at once.
 
+mod answer;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -14,18 +15,21 @@ use std::{
     time::Duration,
 };
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use netlink_sys::{Socket, SocketAddr};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{MsgFlags, setsockopt, sockopt},
 };
-use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+pub use self::answer::{Answered, NetlinkError};
 pub use self::message::{Attributes, HEADER_LEN, Malformed, Message, Received};
-use self::message::{Messages, word};
+use self::{
+    answer::{NLMSG_DONE, NLMSG_ERROR, result},
+    message::Messages,
+};
 use super::clock::Deadline;
 
 /// Receive queue that is asked of the kernel, in octets.
@@ -36,63 +40,12 @@ const SEND_QUEUE: usize = 1 << 20;
 const DATAGRAM: usize = 128 << 10;
 /// Messages in flight: their answers take far less than the receive queue, even
 /// where the kernel refuses a large one.
-const IN_FLIGHT: usize = 96;
+pub const IN_FLIGHT: usize = 96;
 /// Octets in one send.
 const SEND: usize = 64 << 10;
-/// Characters of the kernel's explanation that are kept.
-const EXPLANATION: usize = 200;
 
 const NLMSG_NOOP: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
-const NLMSGERR_ATTR_MSG: u16 = 1;
-
-/// Why a request was not done, or it is not known whether it was.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NetlinkError {
-    /// The kernel said no.
-    #[error("the kernel refused: {errno}{}{explanation}", if explanation.is_empty() { "" } else { ": " })]
-    Refused {
-        /// Its error number.
-        errno: Errno,
-        /// Its explanation (ext-ack), where it gave one.
-        explanation: String,
-    },
-    /// No answer came in time.
-    #[error("the kernel did not answer within {0:?}")]
-    Silent(Duration),
-    /// The receive queue was too small and something was thrown away.
-    #[error("the kernel's answer was lost because the receive queue was full: ask again")]
-    Lost,
-    /// A dump that went on while its table changed, more than once.
-    #[error("the table kept changing while it was listed: ask again")]
-    Interrupted,
-    /// A request that is longer than a length field can say.
-    #[error("the request is too long for netlink")]
-    TooLong,
-    /// The socket itself failed.
-    #[error("netlink socket: {doing}: {errno}")]
-    Socket {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        errno: Errno,
-    },
-    /// Octets that are not netlink.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-}
-
-impl NetlinkError {
-    /// The kernel's error number, where it refused.
-    pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Refused { errno, .. } => Some(*errno),
-            _ => None,
-        }
-    }
-}
 
 /// What one receive brought.
 enum Datagram {
@@ -100,9 +53,6 @@ enum Datagram {
     Nothing,
     Overflow,
 }
-
-/// What an answer to one request was.
-pub type Answered = Result<(), NetlinkError>;
 
 /// A netlink socket of one protocol, bound to a port of its own, in the network
 /// namespace of the thread that opened it.
@@ -171,7 +121,8 @@ impl NetlinkSocket {
     }
 
     /// Sends many requests in as few sends as the queues bear, and gives one
-    /// result for each, in their order.
+    /// result for each, in their order; `Ok` for those that do not ask for one
+    /// ([`ACKNOWLEDGED`]).
     pub fn batch(&mut self, messages: &[Message]) -> Vec<Answered> {
         self.ask_all(messages, |_, _| {})
     }
@@ -200,14 +151,6 @@ impl NetlinkSocket {
             results.extend(self.fly(flight, &mut |i, received| each(start + i, received)));
         }
         results
-    }
-
-    /// Sends messages that the kernel takes as a whole or not at all (an nftables
-    /// batch between its begin and end) in one send. One result for each message
-    /// that carries `NLM_F_ACK`, `Ok` for those without; a refusal of a message
-    /// without `NLM_F_ACK` is its result too.
-    pub fn transaction(&mut self, messages: &[Message]) -> Vec<Answered> {
-        self.fly(messages, &mut |_, _| {})
     }
 
     /// Lists a table: sends a dump request and hands each entry to `each`.
@@ -311,18 +254,17 @@ impl NetlinkSocket {
             messages.iter().map(|message| (!message.wants_ack()).then_some(Ok(()))).collect();
         let deadline = Deadline::after(self.patience);
         let mut open = results.iter().filter(|result| result.is_none()).count();
-        // Messages without acknowledgement are answered only if refused, and
-        // then before `send` returned: one look is enough for them.
-        let mut look = open == 0;
         let mut missing = NetlinkError::Silent(self.patience);
-        while open > 0 || look {
-            let wait = if open == 0 { Deadline::after(Duration::ZERO) } else { deadline };
+        while open > 0 {
+            // What the kernel had to say it has said: once something was lost,
+            // only what lies in the queue will come.
+            let lost = missing == NetlinkError::Lost;
+            let wait = if lost { Deadline::after(Duration::ZERO) } else { deadline };
             let len = match self.receive(wait) {
                 Ok(Datagram::Octets(len)) => len,
                 Ok(Datagram::Nothing) => break,
                 Ok(Datagram::Overflow) => {
                     missing = NetlinkError::Lost;
-                    look = false;
                     continue;
                 }
                 Err(error) => {
@@ -431,50 +373,6 @@ impl AsFd for NetlinkSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// What an `NLMSG_ERROR` or `NLMSG_DONE` says.
-fn result(message: Received<'_>) -> Answered {
-    let Some((code, rest)) = message.payload.split_first_chunk::<4>() else {
-        // A dump may end without a result.
-        return match message.kind {
-            NLMSG_DONE => Ok(()),
-            _ => Err(Malformed("a result without its number").into()),
-        };
-    };
-    let code = i32::from_ne_bytes(*code);
-    if code == 0 {
-        return Ok(());
-    }
-    Err(NetlinkError::Refused {
-        errno: Errno::from_raw(code.wrapping_neg()),
-        explanation: explanation(message.kind, message.flags, rest),
-    })
-}
-
-/// The kernel's words in a result; empty where there are none.
-fn explanation(kind: u16, flags: u16, rest: &[u8]) -> String {
-    if flags & NLM_F_ACK_TLVS == 0 {
-        return String::new();
-    }
-    let echoed = match (kind, rest.first_chunk::<HEADER_LEN>()) {
-        (NLMSG_DONE, _) => 0,
-        (_, None) => return String::new(),
-        (_, Some(_)) if flags & NLM_F_CAPPED != 0 => HEADER_LEN,
-        (_, Some(header)) => (word(header, 0) as usize).next_multiple_of(4),
-    };
-    let Ok(attributes) = Attributes::after(rest, echoed) else { return String::new() };
-    attributes
-        .flatten()
-        .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
-        .map(|(_, text)| {
-            String::from_utf8_lossy(text)
-                .chars()
-                .filter(|letter| !letter.is_control())
-                .take(EXPLANATION)
-                .collect()
-        })
-        .unwrap_or_default()
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

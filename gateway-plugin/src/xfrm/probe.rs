@@ -2,7 +2,11 @@
 //! deleting it. A list such as `/proc/crypto` would not do: it has only what was
 //! used before, and says nothing of ESP and AH.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use protocol_spec::{
     context::{ChildTransforms, LifetimeLimit, Mode, Protocol, SaKeys},
@@ -28,7 +32,7 @@ const LEFTOVER: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transforms {
     supported: BTreeSet<(Protocol, u16, u16, u16)>,
-    missing: Option<XfrmError>,
+    missing: BTreeMap<Protocol, XfrmError>,
 }
 
 impl Transforms {
@@ -47,15 +51,28 @@ impl Transforms {
         })
     }
 
-    /// Whether it has any for this protocol; if not, [`Transforms::missing`] says
-    /// why.
-    pub fn speaks(&self, protocol: Protocol) -> bool {
-        self.supported.iter().any(|(of, ..)| *of == protocol)
+    /// All that it has by number (encryption, key bits, integrity), as a
+    /// gateway's capabilities list them. Where a cipher has one key length it
+    /// stands there with that length and with 0, for IKE may say either.
+    pub fn numbers(&self) -> BTreeSet<(u16, u16, u16)> {
+        self.iter()
+            .flat_map(|(_, of)| {
+                let only = CIPHERS
+                    .iter()
+                    .map(|cipher| (cipher.number, cipher.key_bits))
+                    .chain(AEADS.iter().map(|aead| (aead.number, aead.key_bits)))
+                    .find(|(number, _)| *number == of.encryption)
+                    .and_then(|(_, bits)| if let [only] = bits { Some(*only) } else { None });
+                let with = |bits| (of.encryption, bits, of.integrity);
+                [with(of.key_bits), with(only.unwrap_or(of.key_bits))]
+            })
+            .collect()
     }
 
-    /// What the kernel said where it had ESP or AH not at all, with the cure.
-    pub fn missing(&self) -> Option<&XfrmError> {
-        self.missing.as_ref()
+    /// What the kernel said where it has nothing at all for this protocol, with
+    /// the cure; `None` where it has something.
+    pub fn missing(&self, protocol: Protocol) -> Option<&XfrmError> {
+        self.missing.get(&protocol)
     }
 }
 
@@ -94,20 +111,26 @@ impl Kernel {
                     Err(error @ (XfrmError::NotPermitted(_) | XfrmError::NoXfrm(_))) => {
                         return Err(error);
                     }
-                    Err(XfrmError::NoTransform(_)) if found.missing.is_some() => {}
-                    Err(error) => found.missing = Some(error),
+                    // The kernel looks for algorithms first: that it has no ESP
+                    // shows where it has those.
+                    Err(error) => {
+                        let known = found.missing.entry(sa.id.protocol);
+                        let known = known.or_insert_with(|| error.clone());
+                        if matches!(known, XfrmError::NoTransform(_)) {
+                            *known = error;
+                        }
+                    }
                 }
             }
         }
-        if found.speaks(Protocol::Esp) && found.speaks(Protocol::Ah) {
-            found.missing = None;
-        }
+        let Transforms { supported, missing } = &mut found;
+        missing.retain(|protocol, _| !supported.iter().any(|(of, ..)| of == protocol));
         Ok(found)
     }
 }
 
 /// Every combination of the table.
-fn candidates() -> Vec<(Protocol, ChildTransforms)> {
+pub(super) fn candidates() -> Vec<(Protocol, ChildTransforms)> {
     let bits = |allowed: &'static [u16]| match allowed {
         [_] => &[0],
         several => several,

@@ -177,4 +177,10 @@ impl SaFlags {
     pub const NONE: Self = Self { bits: 0, extra: 0 };
     /// What a tunnel should have: inner packets of both families, as charon does.
     pub const TUNNEL: Self = Self { bits: Self::ANY_FAMILY, extra: 0 };
+
+    /// What an SA of this mode should have. Linux refuses packets of both
+    /// families in all modes but tunnel mode.
+    pub fn of(mode: Mode) -> Self {
+        if mode == Mode::Tunnel { Self::TUNNEL } else { Self::NONE }
+    }
 }

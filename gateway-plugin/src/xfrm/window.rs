@@ -2,6 +2,9 @@
 //! kernel's two. Its legacy word of 32 bits is ours; its bitmap is a ring in which
 //! number `n` has bit `(n - 1) mod size` (RFC 6479's idea, seen in Linux).
 
+#[cfg(test)]
+mod tests;
+
 use protocol_spec::context::ReplayWindow;
 
 /// A window of `size` packets that has seen nothing.
@@ -65,7 +68,9 @@ pub fn words(size: u32) -> usize {
 }
 
 /// Where in the ring number `highest - back` stands. The kernel reckons with the
-/// low 32 bits of the highest number alone, also with ESN.
+/// low 32 bits of the highest number alone, also with ESN. (So a window whose size
+/// is no power of two slips inside the kernel when its numbers pass a multiple of
+/// 2^32; Linux 6.1 then refuses good packets, whoever set the window.)
 fn ring_bit(highest: u32, back: u32, size: u32) -> u32 {
     let top = highest.wrapping_sub(1) % size;
     if back <= top { top - back } else { size - (back - top) }

@@ -21,6 +21,11 @@ const GIR_NEW: &str = "52f00ab174c25d5b7139ae5ff4e8e9eddee5992d2e36adf8a559ffd90
     319e29c28eae58cbc6847770f32c3fed1d04750484f854790f95e9ec01bc5bc461f24966462e359511329305\
     038e94deb6dd42c2";
 const SK_D_SHA1: &str = "6f1b12cad3cbe097b35430356d869d54cddb0198";
+/// All keys of the first case: SK_d, SK_ai, SK_ar, SK_ei, SK_er, SK_pi, SK_pr.
+const STREAM_SHA1: &str = "6f1b12cad3cbe097b35430356d869d54cddb0198ec859174d53ceb92dddedbe2436db69f\
+    60977c58fa63bbb667f8d36920b109baae8f6c61a9ac49feda01843225d080ec5539d5881a25521ffb2a0a91\
+    874a9c0a27fcc2d717eb8963a9e3a89c7ab264757284c28cf8c3ca40576f4220b052b1fb8e9ad60ba3c80557\
+    323331a8cbb89f20";
 const SK_D_SHA256: &str = "462b9dd525d4fd71169174272779e704baf62c6231779ae9efe8c58b21916b42";
 
 fn key(text: &str) -> KeyMaterial {
@@ -57,12 +62,18 @@ fn prf_plus_is_the_published_one_over_several_blocks() {
     let seed = [hex(NI), hex(NR), SPI_I.to_be_bytes().to_vec(), SPI_R.to_be_bytes().to_vec()];
     let seed: Vec<&[u8]> = seed.iter().map(Vec::as_slice).collect();
     let keys = prf.expand(&hex("cd2e8050137832245f1dbacc6e4f0a92f94d45d6"), &seed, 132);
-    let published = "6f1b12cad3cbe097b35430356d869d54cddb0198ec859174d53ceb92dddedbe2436db69f\
-        60977c58fa63bbb667f8d36920b109baae8f6c61a9ac49feda01843225d080ec5539d5881a25521ffb2a0a91\
-        874a9c0a27fcc2d717eb8963a9e3a89c7ab264757284c28cf8c3ca40576f4220b052b1fb8e9ad60ba3c80557\
-        323331a8cbb89f20";
-    assert_eq!(keys, Some(key(published)));
+    assert_eq!(keys, Some(key(STREAM_SHA1)));
     assert_eq!(prf.expand(b"key", &seed, 255 * 20 + 1), None);
+}
+
+#[test]
+fn all_keys_of_a_first_ike_sa_are_cut_from_the_published_stream() {
+    let mut ike = ike(1);
+    (ike.spi_initiator, ike.spi_responder, ike.transforms.prf) = (SPI_I, SPI_R, 2);
+    assert_eq!(ike.key_stream(20), None, "ready keys are not cut from anything");
+    ike.secrets = seed(&[GIR], None);
+    assert_eq!(ike.key_stream(132), Some(key(STREAM_SHA1)));
+    assert_eq!(ike.key_stream(255 * 20 + 1), None);
 }
 
 #[test]

@@ -20,8 +20,8 @@ use crate::engine::{GatewayCommand, GatewayReply};
 pub(super) fn perform(
     plugin: &mut dyn GatewayPlugin,
     command: &mut GatewayCommand,
-) -> Result<Option<GatewayReply>, Fault> {
-    Ok(Some(match command {
+) -> Result<Vec<GatewayReply>, Fault> {
+    Ok(vec![match command {
         GatewayCommand::List => GatewayReply::Listed(plugin.list()?),
         GatewayCommand::Snapshot(sessions) => {
             let taken = plugin.snapshot(sessions)?;
@@ -32,7 +32,7 @@ pub(super) fn perform(
             let admitted = plugin.admit(profiles)?;
             GatewayReply::Admitted(*request, plain(settle(asked, admitted)))
         }
-        GatewayCommand::Stage(orders) => return stage(plugin, orders).map(Some),
+        GatewayCommand::Stage(orders) => return stage(plugin, orders),
         GatewayCommand::Pause(orders) => {
             let asked = orders.iter().map(|(session, _)| (*session, ())).collect();
             let orders = orders
@@ -99,9 +99,9 @@ pub(super) fn perform(
                     tracing::debug!(%session, %refusal, "a granted range was not extended");
                 }
             }
-            return Ok(None);
+            return Ok(Vec::new());
         }
-    }))
+    }])
 }
 
 /// Contexts cannot be copied, so a failed call is answered here: nothing may be
@@ -109,7 +109,7 @@ pub(super) fn perform(
 fn stage(
     plugin: &mut dyn GatewayPlugin,
     orders: &mut Vec<crate::engine::StageOrder>,
-) -> Result<GatewayReply, Fault> {
+) -> Result<Vec<GatewayReply>, Fault> {
     let asked: HashMap<_, _> =
         orders.iter().map(|order| (order.context.session, order.epoch)).collect();
     let staged = plugin.stage(
@@ -125,20 +125,21 @@ fn stage(
             .collect(),
     );
     match staged {
-        Ok(staged) => Ok(GatewayReply::Staged(settle(asked, staged))),
+        Ok(staged) => Ok(vec![GatewayReply::Staged(settle(asked, staged))]),
         Err(fault @ Fault::Lost(_)) => Err(fault),
         Err(Fault::Unreachable(why)) => {
             let discard =
                 asked.iter().map(|(session, epoch)| Discard { session: *session, epoch: *epoch });
-            // If this fails as well, the session stays staged until the engine's
-            // next list finds it and has it discarded.
-            if let Err(fault) = plugin.discard(discard.collect()) {
+            // If this fails as well, the engine has it done again.
+            let discarded = plugin.discard(discard.collect()).unwrap_or_else(|fault| {
                 tracing::warn!(%fault, "what was being staged could not be discarded");
-            }
+                Vec::new()
+            });
             let refusal = Refusal::new(Status::GatewayFault, why);
-            let staged = asked.into_iter();
-            let staged = staged.map(|(session, epoch)| (session, epoch, Err(refusal.clone())));
-            Ok(GatewayReply::Staged(staged.collect()))
+            let staged = asked.iter();
+            let staged = staged.map(|(session, epoch)| (*session, *epoch, Err(refusal.clone())));
+            let staged = GatewayReply::Staged(staged.collect());
+            Ok(vec![staged, GatewayReply::Discarded(settle(asked, discarded))])
         }
     }
 }

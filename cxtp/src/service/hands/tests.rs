@@ -222,20 +222,31 @@ fn a_gateway_that_does_not_answer_is_asked_again_for_what_is_urgent_only() {
 #[test]
 fn what_may_be_staged_after_a_failure_is_discarded() {
     let theatre = Theatre::new();
-    let order = StageOrder {
-        epoch: SessionEpoch(4),
-        source: name(),
-        batch: BatchId([1; 16]),
-        grants: vec![],
-        context: Context { session: id(7), ..samples::smallest() },
-    };
-    theatre.hands.order(GatewayCommand::Stage(vec![order]));
-    theatre.fails("stage 1", Fault::Unreachable("timed out".to_owned()));
-    theatre.plays("discard 1");
-    let Heard::Reply(GatewayReply::Staged(all)) = theatre.hear() else { panic!() };
-    let [(session, epoch, Err(refusal))] = all.as_slice() else { panic!("{all:?}") };
-    assert_eq!((*session, *epoch), (id(7), SessionEpoch(4)));
-    assert_eq!(refusal.status, Status::GatewayFault);
+    let away = || Fault::Unreachable("timed out".to_owned());
+    for (number, discarded) in [(7, true), (8, false)] {
+        let order = StageOrder {
+            epoch: SessionEpoch(4),
+            source: name(),
+            batch: BatchId([1; 16]),
+            grants: vec![],
+            context: Context { session: id(number), ..samples::smallest() },
+        };
+        theatre.hands.order(GatewayCommand::Stage(vec![order]));
+        theatre.fails("stage 1", away());
+        if discarded {
+            theatre.plays("discard 1");
+        } else {
+            theatre.fails("discard 1", away());
+        }
+        let Heard::Reply(GatewayReply::Staged(all)) = theatre.hear() else { panic!() };
+        let [(session, epoch, Err(refusal))] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((*session, *epoch), (id(number), SessionEpoch(4)));
+        assert_eq!(refusal.status, Status::GatewayFault);
+        // The engine orders again what could not be discarded.
+        let Heard::Reply(GatewayReply::Discarded(all)) = theatre.hear() else { panic!() };
+        let [(session, SessionEpoch(4), result)] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((*session, result.is_ok()), (id(number), discarded));
+    }
     drop(theatre.hands);
 }
 

@@ -15,9 +15,9 @@ use protocol_spec::{
     transfer::IkeFinals,
 };
 
-use super::{Charon, PATIENCE, SETTLED, lock, unanswered, unsent};
+use super::{Charon, CharonError, PATIENCE, SETTLED, lock, unanswered, unsent};
 use crate::{
-    linux::{Described, DescribedChild, FEATURES, IkeDaemon, Known},
+    linux::{Described, DescribedChild, FEATURES, IkeDaemon, Known, Remembered, Spis},
     plugin::Fault,
     strongswan::{
         checks,
@@ -73,7 +73,8 @@ impl Charon {
         local: Option<IpAddr>,
     ) -> Result<(), Refusal> {
         let local = local.map(|address| SocketAddr::new(address, ike.local.port()));
-        let messages = put::ike_messages(context, local, self.version).map_err(unsent)?;
+        let version = self.version()?;
+        let messages = put::ike_messages(context, local, version).map_err(unsent)?;
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         let id = context.session;
         let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
@@ -83,7 +84,7 @@ impl Charon {
             return Err(Refusal::new(Status::GatewayFault, detail));
         }
         for child in &context.children {
-            let message = put::child_message(context, child, self.version).map_err(unsent)?;
+            let message = put::child_message(context, child, version).map_err(unsent)?;
             self.socket.send([&message], PATIENCE).map_err(unsent)?;
         }
         let wanted: BTreeSet<u32> = context.children.iter().map(|c| c.inbound.spi).collect();
@@ -96,7 +97,7 @@ impl Charon {
             let detail = "charon did not install every Child SA: its log says why";
             return Err(Refusal::new(Status::GatewayFault, detail));
         }
-        let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, self.version);
+        let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, version);
         self.socket.send([&park.map_err(unsent)?], PATIENCE).map_err(unsent)
     }
 
@@ -110,15 +111,18 @@ impl Charon {
         };
         let strongswan = read(&self.settings.strongswan_conf)?;
         let swanctl = read(&self.settings.swanctl_conf)?;
-        Ok(checks::side_effects(&stats, &self.daemon, &strongswan, &swanctl, connection))
+        let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
+        Ok(checks::side_effects(&stats, &daemon, &strongswan, &swanctl, connection))
     }
+}
+
+fn unreachable(error: CharonError) -> Fault {
+    Fault::Unreachable(error.to_string())
 }
 
 impl IkeDaemon for Charon {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
-        self.vici
-            .version(PATIENCE)
-            .map_err(|error| Fault::Unreachable(format!("charon: {error}")))?;
+        self.meet().map_err(unreachable)?;
         let features: FeatureSet = FEATURES.iter().chain(OWN_FEATURES).copied().collect();
         Ok(Capabilities {
             features,
@@ -131,9 +135,27 @@ impl IkeDaemon for Charon {
     }
 
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
-        self.reconcile().map_err(|error| Fault::Unreachable(format!("charon: {error}")))?;
+        self.reconcile().map_err(unreachable)?;
         let known = |(session, generation)| Known { session, generation };
         Ok(lock(&self.tracker).sessions().map(known).collect())
+    }
+
+    fn remember(&mut self, sessions: &[Remembered]) {
+        let mut tracker = lock(&self.tracker);
+        for Remembered { known, spis } in sessions {
+            if let Some(ike) = spis.ike {
+                tracker.remember(ike, known.session, known.generation);
+            }
+        }
+    }
+
+    fn spis(&mut self, session: SessionId) -> Result<Spis, Refusal> {
+        let told = lock(&self.tracker).describe(session);
+        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        Ok(Spis {
+            ike: Some((told.ike.spi_initiator, told.ike.spi_responder)),
+            inbound: told.children.iter().map(|child| child.inbound).collect(),
+        })
     }
 
     fn describe(&mut self, session: SessionId) -> Result<Described, Refusal> {
@@ -195,13 +217,13 @@ impl IkeDaemon for Charon {
 
     fn wait_quiet(&mut self, session: SessionId, patience: Duration) -> Result<(), Refusal> {
         let sa = self.wait(session, patience, IkeSaInfo::is_quiet)?;
-        if sa.is_quiet() {
-            return Ok(());
+        if !sa.is_quiet() {
+            let tasks: Vec<&str> =
+                sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
+            let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
+            return Err(Refusal::new(Status::Busy, detail));
         }
-        let tasks: Vec<&str> =
-            sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
-        let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
-        Err(Refusal::new(Status::Busy, detail))
+        Ok(())
     }
 
     fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {
@@ -217,6 +239,7 @@ impl IkeDaemon for Charon {
         if !sa.is_passive() {
             return Ok(());
         }
+        let version = self.version()?;
         let ike = self.ike(session)?;
         let told = lock(&self.tracker).describe(session);
         let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
@@ -224,10 +247,10 @@ impl IkeDaemon for Charon {
         if let Some(finals) = finals {
             let (send, receive) = (finals.next_send, finals.next_receive);
             lock(&self.tracker).set_message_ids(session, send, receive);
-            messages.extend(put::mids(&ike, send, receive, self.version).map_err(unsent)?);
+            messages.extend(put::mids(&ike, send, receive, version).map_err(unsent)?);
         }
         let gate = self.gate()?;
-        let open = put::activate(&ike, told.ike.remote, &gate, self.version).map_err(unsent)?;
+        let open = put::activate(&ike, told.ike.remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         let sa = self.wait(session, SETTLED, |sa| sa.state == IkeState::Established)?;
@@ -240,7 +263,8 @@ impl IkeDaemon for Charon {
 
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {
         let Ok(ike) = self.ike(session) else { return Ok(()) };
-        let message = put::delete(&ike, self.version).map_err(unsent)?;
+        let version = self.version()?;
+        let message = put::delete(&ike, version).map_err(unsent)?;
         self.socket.send([&message], PATIENCE).map_err(unsent)?;
         lock(&self.tracker).forget(session);
         self.numbers.remove(&session);

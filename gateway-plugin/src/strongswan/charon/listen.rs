@@ -105,7 +105,13 @@ fn hear(
     let mut lost = socket.lost();
     while !stopping.load(Ordering::Acquire) {
         match socket.receive(LOOK_UP) {
-            Ok(None) => out.catch_up(),
+            Ok(None) => {
+                let now = socket.lost();
+                if std::mem::replace(&mut lost, now) != now {
+                    out.put(DaemonEvent::Gap);
+                }
+                out.catch_up();
+            }
             Ok(Some(Ok((_, message)))) => {
                 let notices = lock(tracker).handle(message, new_id());
                 notices.iter().filter_map(told).for_each(|event| out.put(event));
@@ -118,11 +124,6 @@ fn hear(
                 tracing::error!(%error, "the HA socket is broken");
                 std::thread::park_timeout(LOOK_UP);
             }
-        }
-        let now = socket.lost();
-        if now != lost {
-            lost = now;
-            out.put(DaemonEvent::Gap);
         }
     }
 }

@@ -178,6 +178,9 @@ fn settings_that_would_let_charon_act_by_itself_are_named_all_at_once() {
     )
     .unwrap();
     assert_eq!(settings("charon-systemd", &right), []);
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/strongswan.d/cxtp.conf");
+    let ours = Settings::read(std::path::Path::new(ours)).unwrap();
+    assert_eq!(settings("charon-systemd", &ours), []);
     let wrong = settings("charon", &Settings::default());
     let keys = ["local", "remote", "monitor", "resync", "fifo_interface", "roam_events", "segment"];
     assert_eq!(wrong.len(), keys.len());

@@ -424,13 +424,32 @@ pub fn delete_child(ike: &IkeId, inbound: Spi, version: Version) -> Result<Datag
 }
 
 /// A message about one segment: [`Kind::SegmentTake`] (its SAs become passive),
-/// [`Kind::SegmentDrop`] (active) or [`Kind::Resync`] (charon tells its IKE SAs
-/// once more, and rekeys their Child SAs).
+/// [`Kind::SegmentDrop`] (active) or [`Kind::Resync`], see [`relearn`].
 ///
 /// # Errors
 /// None that a caller could cause.
 pub fn segment(kind: Kind, segment: u16, version: Version) -> Result<Datagram, HaError> {
     Message { kind, attributes: vec![Attribute::Segment(segment)] }.encode(version)
+}
+
+/// Makes charon tell everything about the IKE SAs of a segment once more, without
+/// rekeying their Child SAs: `RESYNC` alone rekeys those of all IKE SAs that are
+/// established, so here they are passive while it runs. Works for what was never
+/// heard, too. The Child SAs are not told; vici and the kernel know them.
+///
+/// All passive SAs of the segment become active: never for
+/// [`Segments::parking`](super::Segments::parking) while sessions are parked there.
+///
+/// # Errors
+/// None that a caller could cause.
+pub fn relearn(segment_number: u16, version: Version) -> Result<[Datagram; 4], HaError> {
+    Ok([
+        // A charon starts with no segment active, and only an active one can be taken.
+        segment(Kind::SegmentDrop, segment_number, version)?,
+        segment(Kind::SegmentTake, segment_number, version)?,
+        segment(Kind::Resync, segment_number, version)?,
+        segment(Kind::SegmentDrop, segment_number, version)?,
+    ])
 }
 
 fn present(number: u16) -> Option<u16> {

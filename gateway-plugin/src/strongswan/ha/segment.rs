@@ -45,6 +45,12 @@ impl Segments {
             .find(|address| self.of(*address) == segment)
     }
 
+    /// The segment in which staged sessions are parked: always the last, and never
+    /// toggled, whichever the gate is at the time.
+    pub fn parking(self) -> u16 {
+        self.count
+    }
+
     /// The segment through which single sessions are activated, chosen so that as
     /// few clients as possible are touched: those in `clients`. `None` with a
     /// single segment, where nothing can be parked outside the gate.
@@ -56,9 +62,9 @@ impl Segments {
             }
         }
         let uses = |segment: &u16| used.get(usize::from(*segment)).copied().unwrap_or(u32::MAX);
-        let segment = (1..=self.count).min_by_key(uses)?;
-        let park = (1..=self.count).find(|other| *other != segment)?;
-        Some(Gate { segment, gate: self.address_in(segment)?, park: self.address_in(park)? })
+        let segment = (1..self.parking()).min_by_key(uses)?;
+        let (gate, park) = (self.address_in(segment)?, self.address_in(self.parking())?);
+        Some(Gate { segment, gate, park })
     }
 }
 
@@ -78,7 +84,7 @@ pub struct Gate {
     pub segment: u16,
     /// An address in it.
     pub gate: IpAddr,
-    /// An address outside it.
+    /// An address in [`Segments::parking`].
     pub park: IpAddr,
 }
 

@@ -198,11 +198,15 @@ fn clients_fall_into_the_segments_that_charon_says() {
 #[test]
 fn the_gate_is_where_fewest_clients_are() {
     let segments = Segments::new(16);
-    let clients: Vec<IpAddr> = (1..=15).map(|n| segments.address_in(n).unwrap()).collect();
-    let gate = segments.gate(clients).unwrap();
-    assert_eq!(gate.segment, 16);
-    assert_eq!(segments.of(gate.gate), 16);
-    assert_ne!(segments.of(gate.park), 16);
+    for free in 1..=15 {
+        let clients = (1..=16).filter(|n| *n != free).map(|n| segments.address_in(n).unwrap());
+        let gate = segments.gate(clients).unwrap();
+        assert_eq!(gate.segment, free);
+        assert_eq!(segments.of(gate.gate), free);
+        // Parked sessions stay safe when another gate is chosen later.
+        assert_eq!(segments.of(gate.park), segments.parking());
+    }
+    assert_eq!(segments.parking(), 16);
     assert_eq!(Segments::new(1).gate([]), None);
     assert_eq!(segments.address_in(17), None);
 }

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 
 use protocol_spec::{
     context::{IkeSecrets, Load, Mode},
+    id::SessionEpoch,
     key::KeyMaterial,
+    transfer::{SessionState, SessionStatus},
 };
 
 use super::*;
-use crate::strongswan::ha::{Datagram, Spi, TrafficSelector, Version, put};
+use crate::strongswan::ha::{Attribute, Datagram, Spi, TrafficSelector, Version, put};
 
 const CAPTURED_3: &str = include_str!("../ha/tests/captured-v3.txt");
 const CAPTURED_5: &str = include_str!("../ha/tests/captured-v5.txt");
@@ -227,6 +229,8 @@ fn an_ike_rekey_keeps_the_session_and_its_children() {
     assert_eq!(tracker.handle(update(id(5)), session(2)), []);
     assert_eq!(tracker.handle(child(id(5), 200), session(2)), changed(5));
     assert_eq!(tracker.find(id(1).spis()), None);
+    // The peer's Delete for the old one: no gap.
+    assert_eq!(tracker.handle(mid(id(1), Kind::IkeMidResponder, 6), session(2)), []);
     let told = tracker.describe(session(1)).unwrap();
     assert_eq!(told.ike.spi_initiator, 5);
     assert_eq!((told.ike.next_send, told.ike.next_receive), (0, 0));
@@ -382,6 +386,17 @@ fn what_ha_messages_leave_out_is_said() {
     tracker.handle(Message { kind: Kind::IkeUpdate, attributes: ppk }, session(1));
     assert!(matches!(tracker.describe(session(1)), Err(NotWhole::NotTold(_))));
     assert_eq!(tracker.describe(session(3)), Err(NotWhole::Unknown));
+}
+
+#[test]
+fn a_session_keeps_its_name_over_our_restart() {
+    let mut tracker = Tracker::new(Limits::default());
+    tracker.remember(id(1).spis(), session(9), Generation(40));
+    tracker.handle(add(id(1), Some(id(3))), session(1));
+    let notices = tracker.handle(update(id(1)), session(1));
+    let [Notice::Event(GatewayEvent::Up(status))] = &notices[..] else { panic!("{notices:?}") };
+    assert_eq!((status.session, status.generation), (session(9), Generation(41)));
+    assert!(tracker.describe(session(9)).is_ok(), "its predecessor need not be known");
 }
 
 /// What the target's charon is told is what the source's charon told: put into

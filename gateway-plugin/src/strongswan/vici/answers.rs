@@ -37,7 +37,8 @@ impl Version {
 /// `stats`, as far as the gateway looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// When charon was started, in its own words: another text, another life.
+    /// When charon was started, in its own words and to the second: another text,
+    /// another life.
     pub since: String,
     /// IKE SAs.
     pub ike_sas: u64,
@@ -295,3 +296,6 @@ impl Algorithms {
         name.is_some_and(|name| self.key_exchange.iter().any(|n| n == name))
     }
 }
+
+#[cfg(test)]
+mod tests;

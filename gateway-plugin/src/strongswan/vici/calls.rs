@@ -235,3 +235,6 @@ fn milliseconds(wait: Duration) -> String {
 fn bad(command: &str) -> impl Fn(AnswerError) -> ViciError {
     move |reason| ViciError::Answer { command: command.to_owned(), reason }
 }
+
+#[cfg(test)]
+mod tests;

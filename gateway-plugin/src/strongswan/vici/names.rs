@@ -109,3 +109,6 @@ both_ways! {
 pub fn is_aead(encryption: u16) -> bool {
     matches!(encryption, 14..=16 | 18..=21 | 25..=28)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 /// Octets of a message header.
 pub const HEADER_LEN: usize = 16;
 /// Room of a new message: an SA with its keys fits.
-const ROOM: usize = 1024;
+const ROOM: usize = 640;
 /// Bits of an attribute's type that are flags (nested, network byte order).
 const ATTRIBUTE_FLAGS: u16 = 0xc000;
 const NESTED: u16 = 0x8000;

@@ -14,7 +14,8 @@ pub(super) struct Queue {
     pub(super) dropped: u64,
 }
 
-/// A line of `/proc/net/udp`.
+/// A line of `/proc/thread-self/net/udp`; `/proc/net` would be that of the main
+/// thread's network namespace.
 struct Line {
     queue: Queue,
     user: u32,
@@ -63,13 +64,13 @@ fn holds(pid: u32, inode: u64) -> bool {
 fn line(address: SocketAddr) -> Option<Line> {
     let (table, host) = match address.ip() {
         IpAddr::V4(ip) => {
-            ("/proc/self/net/udp", format!("{:08X}", u32::from_ne_bytes(ip.octets())))
+            ("/proc/thread-self/net/udp", format!("{:08X}", u32::from_ne_bytes(ip.octets())))
         }
         IpAddr::V6(ip) => {
             let octets = ip.octets();
             let (words, _) = octets.as_chunks::<4>();
             let words = words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word)));
-            ("/proc/self/net/udp6", words.collect())
+            ("/proc/thread-self/net/udp6", words.collect())
         }
     };
     let wanted = format!("{host}:{:04X}", address.port());

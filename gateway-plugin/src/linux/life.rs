@@ -1,0 +1,269 @@
+//! What a gateway does by itself: it hears its daemon, keeps its record, looks at
+//! the end of granted ranges, and finishes what was left undone.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use protocol_spec::{id::SessionId, status::Refusal};
+
+use super::{
+    daemon::{DaemonEvent, Known, Remembered},
+    gateway::{Inner, lock},
+    session::{Phase, Session},
+};
+use crate::{
+    holder::LOOK_UP,
+    plugin::{Fault, GatewayEvent},
+    xfrm::KernelSa,
+};
+
+/// Packets per second of the fastest SA, for how soon its numbers are looked at.
+const FASTEST: u64 = 1 << 24;
+/// After which they are looked at in any case.
+const SLOWEST_LOOK: Duration = Duration::from_secs(10);
+
+/// Takes what the daemon tells until the gateway ends, and tends the sessions.
+pub(super) fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopping: &AtomicBool) {
+    let mut tended = Duration::ZERO;
+    while !stopping.load(Ordering::Acquire) {
+        let event = events.recv_timeout(LOOK_UP);
+        if event == Err(RecvTimeoutError::Disconnected) {
+            std::thread::park_timeout(LOOK_UP);
+        }
+        let mut inner = lock(inner);
+        event.into_iter().for_each(|event| inner.heard(event));
+        let now = inner.clock.now();
+        // A daemon that tells without end must not keep us from it.
+        if now.saturating_sub(tended) >= LOOK_UP {
+            tended = now;
+            inner.tend(now);
+        }
+    }
+}
+
+impl Inner {
+    /// Takes up what an earlier process left.
+    pub(super) fn recall(&mut self, sessions: Vec<Session>) {
+        let held = sessions.iter().filter(|session| session.status().is_some());
+        let remembered: Vec<Remembered> = held
+            .map(|session| Remembered {
+                known: Known { session: session.id, generation: session.generation },
+                spis: session.spis.clone(),
+            })
+            .collect();
+        self.daemon.remember(&remembered);
+        let until = self.clock.now() + self.place.drain;
+        for mut session in sessions {
+            if let Phase::Released { until: over } = &mut session.phase {
+                *over = until;
+            }
+            self.sessions.insert(session.id, session);
+        }
+        if let Err(fault) = self.learn() {
+            tracing::warn!(%fault, "the sessions are not known yet");
+        }
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            if let Err(refusal) = self.mend(id) {
+                tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
+            }
+        }
+        self.keep_if_possible();
+    }
+
+    /// Makes the kernel what the record says of a session, where an earlier process
+    /// may have ended in between.
+    fn mend(&mut self, id: SessionId) -> Result<(), Refusal> {
+        match self.sessions.get(&id).map(|session| &session.phase) {
+            Some(Phase::Staging { .. }) => self.clear(id),
+            Some(Phase::Staged { opened: true, .. }) => {
+                let paths = self.paths(id)?;
+                self.steer.hold(id, &paths.flow)
+            }
+            Some(Phase::Unsettled) => self.settle(id),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks the daemon for all sessions.
+    pub(super) fn learn(&mut self) -> Result<(), Fault> {
+        let sas = self.tables.sas().map_err(|error| Fault::Unreachable(error.to_string()))?;
+        self.hear_all(&sas)
+    }
+
+    /// The same, of a kernel with these SAs.
+    pub(super) fn hear_all(&mut self, sas: &[KernelSa]) -> Result<(), Fault> {
+        let known = self.daemon.sessions(sas)?;
+        let there: std::collections::BTreeSet<SessionId> =
+            known.iter().map(|known| known.session).collect();
+        let gone: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| session.is_in_use() && !there.contains(&session.id))
+            .map(|session| session.id)
+            .collect();
+        gone.into_iter().for_each(|session| self.heard(DaemonEvent::Down(session)));
+        known.into_iter().for_each(|known| self.heard_of(known));
+        Ok(())
+    }
+
+    fn heard(&mut self, event: DaemonEvent) {
+        match event {
+            DaemonEvent::Up(known) | DaemonEvent::Changed(known) => self.heard_of(known),
+            DaemonEvent::Down(session) => {
+                if self.sessions.get(&session).is_some_and(Session::is_in_use) {
+                    self.take_out(session);
+                    if let Err(refusal) = self.steer.forget(session) {
+                        tracing::warn!(%session, %refusal, "something is left of a session");
+                    }
+                    self.tell(&GatewayEvent::Down { session });
+                }
+            }
+            DaemonEvent::Gap => {
+                if let Err(fault) = self.learn() {
+                    tracing::warn!(%fault, "the sessions could not be asked for again");
+                }
+            }
+        }
+    }
+
+    pub(super) fn heard_of(&mut self, Known { session: id, generation }: Known) {
+        match self.sessions.get(&id) {
+            None => {
+                let spis = self.daemon.spis(id).unwrap_or_default();
+                let session = Session::new(id, generation, spis);
+                let status = session.status();
+                self.insert(session);
+                status.into_iter().for_each(|status| self.tell(&GatewayEvent::Up(status)));
+                self.welcome(id);
+            }
+            Some(session) if session.is_in_use() && session.generation != generation => {
+                let spis = self.daemon.spis(id).unwrap_or_default();
+                self.change(id, |session| {
+                    session.generation = generation;
+                    session.ends.retain(|end| spis.inbound.contains(&end.sa.inbound_spi));
+                    session.spis = spis;
+                });
+                self.tell(&GatewayEvent::Changed { session: id, generation });
+                self.welcome(id);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Steers an active session's packets here, as they are now.
+    fn welcome(&mut self, id: SessionId) {
+        if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
+            return;
+        }
+        let here = self.look(id).and_then(|paths| self.steer.here(id, &paths.flow));
+        if let Err(refusal) = here {
+            // Half a session: the rest of it is told soon.
+            tracing::debug!(session = %id, %refusal, "not steered yet");
+        }
+    }
+
+    fn tell(&mut self, event: &GatewayEvent) {
+        self.sinks.retain(|sink| sink.emit(event.clone()));
+    }
+
+    pub(super) fn insert(&mut self, session: Session) {
+        self.unkept.insert(session.id);
+        self.sessions.insert(session.id, session);
+    }
+
+    pub(super) fn change(&mut self, id: SessionId, change: impl FnOnce(&mut Session)) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            change(session);
+            self.unkept.insert(id);
+        }
+    }
+
+    pub(super) fn take_out(&mut self, id: SessionId) {
+        self.sessions.remove(&id);
+        self.unkept.insert(id);
+    }
+
+    /// Writes down where sessions stand now.
+    pub(super) fn keep(&mut self) -> Result<(), Refusal> {
+        if !self.unkept.is_empty() {
+            let sessions = &self.sessions;
+            self.record.keep(self.unkept.iter().map(|id| (*id, sessions.get(id))))?;
+            self.unkept.clear();
+        }
+        Ok(())
+    }
+
+    /// The same where nothing hangs on it; it is tried again.
+    pub(super) fn keep_if_possible(&mut self) {
+        if let Err(refusal) = self.keep() {
+            tracing::warn!(%refusal, "where sessions stand is not written down");
+        }
+    }
+
+    fn tend(&mut self, now: Duration) {
+        self.drain(now);
+        let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
+        let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
+        for id in unsettled {
+            if let Err(refusal) = self.settle(id) {
+                tracing::warn!(session = %id, %refusal, "it is still diverted");
+            }
+        }
+        let due = |session: &&Session| {
+            session.is_in_use() && session.look_at <= now && !session.ends.is_empty()
+        };
+        let due: Vec<_> = self.sessions.values().filter(due).map(|session| session.id).collect();
+        due.into_iter().for_each(|id| self.look_at_ends(id, now));
+        self.keep_if_possible();
+    }
+
+    /// Forgets released sessions in their time.
+    fn drain(&mut self, now: Duration) {
+        let over =
+            |session: &&Session| matches!(session.phase, Phase::Released { until } if until <= now);
+        let over: Vec<SessionId> = self.sessions.values().filter(over).map(|s| s.id).collect();
+        for id in over {
+            match self.steer.forget(id) {
+                // The tombstone stays: a stage under its epoch is refused.
+                Ok(()) => self.change(id, |session| {
+                    session.phase = Phase::Released { until: Duration::MAX };
+                }),
+                Err(refusal) => tracing::warn!(session = %id, %refusal, "still relayed"),
+            }
+        }
+    }
+
+    /// Tells once when granted numbers are used up.
+    fn look_at_ends(&mut self, id: SessionId, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let mut left = u64::MAX;
+        let mut reached = false;
+        for end in session.ends.iter_mut().filter(|end| !end.told) {
+            let pair = session.paths.iter().flat_map(|paths| &paths.pairs);
+            let Some(pair) = pair.into_iter().find(|pair| pair.sa == end.sa) else { continue };
+            match self.tables.counters(&[pair.outbound]) {
+                Ok(counters) => {
+                    let used = counters.first().map_or(0, |counters| counters.sequence);
+                    let rest = end.end.saturating_sub(used.saturating_add(1));
+                    end.told = rest == 0;
+                    reached |= end.told;
+                    left = left.min(if end.told { u64::MAX } else { rest });
+                }
+                // Rekeyed or ended: the daemon says so.
+                Err(refusal) => tracing::debug!(session = %id, %refusal, "no numbers"),
+            }
+        }
+        let soon = Duration::from_secs_f64(left as f64 / FASTEST as f64 / 2.0);
+        session.look_at = now + soon.clamp(LOOK_UP, SLOWEST_LOOK);
+        if reached {
+            self.tell(&GatewayEvent::GrantExhausted { session: id });
+        }
+    }
+}

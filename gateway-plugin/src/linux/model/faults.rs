@@ -1,0 +1,201 @@
+//! Every call that an act makes fails in turn, with and without its effect, alone
+//! and with all that follow.
+
+use protocol_spec::{
+    id::SessionId,
+    status::Refusal,
+    transfer::{Finals, GrantedRange, SessionState},
+};
+
+use super::{
+    Bench, Fail, Kind,
+    drive::{Ledger, other},
+};
+use crate::conformance::{
+    Harness,
+    Side::{self, Source, Target},
+};
+
+/// A session that stands before the act.
+struct Scene {
+    id: SessionId,
+    grants: Vec<GrantedRange>,
+    finals: Option<Finals>,
+}
+
+impl Scene {
+    fn finals(&self) -> &Finals {
+        self.finals.as_ref().unwrap()
+    }
+}
+
+/// Up to where a session is moved before the act.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Before {
+    Nothing,
+    Staged,
+    Paused,
+    Active,
+}
+
+fn scene(bench: &mut Bench, before: Before) -> Scene {
+    let id = bench.provision().unwrap();
+    assert!(bench.passes(Source, id));
+    let mut scene = Scene { id, grants: Vec::new(), finals: None };
+    if before >= Before::Staged {
+        scene.grants = bench.stage(Source, id, 1).unwrap().0;
+    }
+    if before >= Before::Paused {
+        scene.finals = Some(bench.pause(Source, id).unwrap());
+    }
+    if before >= Before::Active {
+        bench.activate(Target, id, 1, scene.finals()).unwrap();
+    }
+    scene
+}
+
+type Act = fn(&mut Bench, &Scene) -> Result<(), Refusal>;
+/// What must hold after a refusal; `true` says that all later calls failed too.
+type After = fn(&mut Bench, &Scene, bool, &str);
+
+/// Lets the n-th call fail for every n, until the act succeeds without it.
+fn each_call(side: Side, before: Before, act: Act, after: After) {
+    for kind in [Kind::Kernel, Kind::Charon] {
+        let mut bench = Bench::new(kind);
+        for (onwards, done) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut faults = 0;
+            for at in 1.. {
+                assert!(at < 100, "an act makes calls without end");
+                let scene = scene(&mut bench, before);
+                let by = std::thread::current().id();
+                bench.fail(side, Some(Fail { by, at, onwards, done }));
+                let refused = act(&mut bench, &scene).is_err();
+                let (calls, _) = bench.calls(side);
+                bench.fail(side, None);
+                let what = format!(
+                    "{kind:?}, call {at} of {calls} failing, onwards {onwards}, done {done}"
+                );
+                let mut ledger = Ledger::default();
+                if refused {
+                    after(&mut bench, &scene, onwards, &what);
+                }
+                // Repeated, it succeeds, whatever was left.
+                act(&mut bench, &scene).unwrap_or_else(|refusal| panic!("{what}: {refusal}"));
+                bench.audit(scene.id, &mut ledger, &what);
+                if calls < at {
+                    break;
+                }
+                faults += u32::from(refused);
+            }
+            assert!(faults > 0, "nothing was refused");
+        }
+    }
+}
+
+fn goes_on_at_the_source(bench: &mut Bench, scene: &Scene, what: &str) {
+    assert_eq!(bench.state(Source, scene.id), Some(SessionState::Active), "{what}");
+    assert!(bench.passes_soon(Source, scene.id), "{what}: it does not go on at its source");
+    assert!(!bench.passes(Target, scene.id), "{what}: it passes at the target");
+}
+
+#[test]
+fn a_stage_that_fails_leaves_nothing() {
+    let act: Act = |bench, scene| bench.stage(Source, scene.id, 1).map(drop);
+    each_call(Target, Before::Nothing, act, |bench, scene, onwards, what| {
+        goes_on_at_the_source(bench, scene, what);
+        if onwards {
+            // What could not be taken away either is discarded later.
+            bench.discard(Target, scene.id, 1).unwrap();
+        }
+        assert!(bench.is_empty_of(Target, scene.id), "{what}: something is left");
+    });
+}
+
+#[test]
+fn a_pause_that_fails_was_none() {
+    let act: Act = |bench, scene| bench.pause(Source, scene.id).map(drop);
+    each_call(Source, Before::Staged, act, |bench, scene, _, what| {
+        goes_on_at_the_source(bench, scene, what);
+    });
+}
+
+#[test]
+fn a_resume_that_fails_can_be_repeated() {
+    let act: Act = |bench, scene| {
+        let from = scene.grants.iter().map(|grant| (grant.sa, grant.end)).collect();
+        bench.resume(Source, scene.id, 2, from)
+    };
+    each_call(Source, Before::Paused, act, |bench, scene, _, what| {
+        match bench.state(Source, scene.id) {
+            Some(SessionState::Active) => goes_on_at_the_source(bench, scene, what),
+            Some(SessionState::Paused { .. }) => {
+                assert!(!bench.passes(Source, scene.id), "{what}: a paused session speaks");
+            }
+            state => panic!("{what}: {state:?}"),
+        }
+    });
+}
+
+#[test]
+fn an_activation_that_fails_stays_staged() {
+    let act: Act = |bench, scene| bench.activate(Target, scene.id, 1, scene.finals());
+    each_call(Target, Before::Paused, act, |bench, scene, onwards, what| {
+        let state = bench.state(Target, scene.id);
+        assert!(matches!(state, Some(SessionState::Staged { .. })), "{what}: {state:?}");
+        // With two faults in a row the packets may already pass; nowhere else then.
+        assert!(onwards || !bench.passes(Target, scene.id), "{what}: a staged session speaks");
+        assert!(!bench.passes(Source, scene.id), "{what}: the source speaks");
+    });
+}
+
+#[test]
+fn an_activation_that_fails_can_be_taken_back() {
+    let act: Act = |bench, scene| bench.activate(Target, scene.id, 1, scene.finals());
+    for kind in [Kind::Kernel, Kind::Charon] {
+        let mut bench = Bench::new(kind);
+        for done in [false, true] {
+            for at in 1.. {
+                let scene = scene(&mut bench, Before::Paused);
+                let mut ledger = Ledger::default();
+                let by = std::thread::current().id();
+                bench.fail(Target, Some(Fail { by, at, onwards: false, done }));
+                let refused = act(&mut bench, &scene).is_err();
+                let (_, call) = bench.calls(Target);
+                bench.fail(Target, None);
+                if !refused {
+                    break;
+                }
+                let what = format!("{kind:?}, activation failed at {call}, done {done}");
+                bench.audit(scene.id, &mut ledger, &what);
+                bench.discard(Target, scene.id, 1).unwrap();
+                assert!(bench.is_empty_of(Target, scene.id), "{what}: something is left");
+                let from = scene.grants.iter().map(|grant| (grant.sa, grant.end)).collect();
+                bench.resume(Source, scene.id, 2, from).unwrap();
+                assert!(bench.passes(Source, scene.id), "{what}: it does not go on");
+                bench.audit(scene.id, &mut ledger, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_release_that_fails_can_be_repeated() {
+    let act: Act = |bench, scene| bench.release(Source, scene.id, 1);
+    each_call(Source, Before::Active, act, |bench, scene, _, what| {
+        let state = bench.state(Source, scene.id);
+        let gone = matches!(state, None | Some(SessionState::Paused { .. }));
+        assert!(gone, "{what}: {state:?}");
+        assert!(!bench.passes(Source, scene.id), "{what}: the source speaks");
+        assert!(bench.passes(other(Source), scene.id), "{what}: the target does not");
+    });
+}
+
+#[test]
+fn a_discard_that_fails_can_be_repeated() {
+    let act: Act = |bench, scene| bench.discard(Target, scene.id, 1);
+    each_call(Target, Before::Staged, act, |bench, scene, _, what| {
+        goes_on_at_the_source(bench, scene, what);
+        bench.discard(Target, scene.id, 1).unwrap();
+        assert!(bench.is_empty_of(Target, scene.id), "{what}: something is left");
+    });
+}

@@ -1,0 +1,224 @@
+//! Sessions move back and forth between two gateways, acts fail or end half-way,
+//! processes are killed and started again: I1 and I2 hold after each step.
+
+use proptest::prelude::*;
+use protocol_spec::{
+    id::{Generation, SessionId},
+    status::Refusal,
+    transfer::{Finals, GrantedRange, SaRef},
+};
+
+use super::{
+    Bench, Fail, Kind,
+    drive::{Ledger, other},
+};
+use crate::conformance::{Harness, Side};
+
+/// What the protocol does next, if it can.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Stage,
+    Discard,
+    Pause,
+    /// Resume and discard before the commit.
+    Abort,
+    /// Commit and activate.
+    Activate,
+    /// The target takes its word back before the source goes on.
+    TakeBack,
+    Release,
+    Rekey,
+    Packets,
+}
+
+/// A step, and what goes wrong with it.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    step: Step,
+    /// Which call fails, if any; whether all after it; whether it is done.
+    fault: Option<(u32, bool, bool)>,
+    /// Which processes end after it.
+    killed: [bool; 2],
+}
+
+/// Where the protocol stands.
+enum Stand {
+    Idle,
+    Staged(Vec<GrantedRange>, Generation),
+    Paused(Vec<GrantedRange>, Generation, Finals),
+    /// The source never resumes by itself from here.
+    Committed(Vec<GrantedRange>, Finals),
+    Activated(Finals),
+}
+
+struct Protocol {
+    bench: Bench,
+    id: SessionId,
+    owner: Side,
+    /// The newest that was given out, and the one that is staged.
+    epoch: u64,
+    staged: u64,
+    stand: Stand,
+    /// Whether half a staging may be at the target.
+    untidy: bool,
+}
+
+fn ends(grants: &[GrantedRange]) -> Vec<(SaRef, u64)> {
+    grants.iter().map(|grant| (grant.sa, grant.end)).collect()
+}
+
+impl Protocol {
+    fn new(kind: Kind) -> Self {
+        let mut bench = Bench::new(kind);
+        let id = bench.provision().unwrap();
+        let (owner, stand) = (Side::Source, Stand::Idle);
+        Self { bench, id, owner, epoch: 0, staged: 0, stand, untidy: false }
+    }
+
+    /// Does a step that is the protocol's to do now.
+    fn step(&mut self, step: Step) -> Result<(), Refusal> {
+        let (bench, id, source) = (&mut self.bench, self.id, self.owner);
+        let target = other(source);
+        match (step, &self.stand) {
+            (Step::Stage, Stand::Idle | Stand::Staged(..)) => {
+                self.epoch += 1;
+                self.untidy = true;
+                self.stand = Stand::Idle;
+                let (grants, generation) = bench.stage(source, id, self.epoch)?;
+                self.staged = self.epoch;
+                self.stand = Stand::Staged(grants, generation);
+            }
+            (Step::Discard, Stand::Idle | Stand::Staged(..)) if self.untidy => {
+                self.stand = Stand::Idle;
+                bench.discard(target, id, self.epoch)?;
+                self.untidy = false;
+            }
+            (Step::Pause, Stand::Staged(grants, generation)) => {
+                let finals = bench.pause(source, id)?;
+                self.stand = Stand::Paused(grants.clone(), *generation, finals);
+            }
+            (Step::Abort, Stand::Paused(..)) => {
+                self.epoch += 1;
+                bench.resume(source, id, self.epoch, Vec::new())?;
+                self.stand = Stand::Idle;
+            }
+            (Step::Activate, Stand::Paused(grants, generation, finals))
+                if *generation == finals.generation =>
+            {
+                self.stand = Stand::Committed(grants.clone(), finals.clone());
+                return self.step(step);
+            }
+            (Step::Activate, Stand::Committed(_, finals)) => {
+                bench.activate(target, id, self.staged, finals)?;
+                self.stand = Stand::Activated(finals.clone());
+                self.untidy = false;
+            }
+            (Step::Activate, Stand::Activated(finals)) => {
+                bench.activate(target, id, self.staged, finals)?;
+            }
+            (Step::TakeBack, Stand::Committed(grants, _)) => {
+                bench.discard(target, id, self.staged)?;
+                self.untidy = false;
+                self.epoch += 1;
+                let from = ends(grants);
+                bench.resume(source, id, self.epoch, from)?;
+                self.stand = Stand::Idle;
+            }
+            (Step::Release, Stand::Activated(_)) => {
+                bench.release(source, id, self.staged)?;
+                self.owner = target;
+                self.stand = Stand::Idle;
+            }
+            (Step::Rekey, Stand::Idle | Stand::Staged(..)) => bench.rekey(source, id).unwrap(),
+            (Step::Packets, _) => {
+                for side in [source, target] {
+                    (0..40).for_each(|_| _ = bench.passes(side, id));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn try_out(&mut self, trial: Trial, ledger: &mut Ledger) {
+        let by = std::thread::current().id();
+        let fault = trial.fault.map(|(at, onwards, done)| Fail { by, at, onwards, done });
+        for side in [Side::Source, Side::Target] {
+            self.bench.fail(side, fault);
+        }
+        let done = self.step(trial.step);
+        for side in [Side::Source, Side::Target] {
+            self.bench.fail(side, None);
+        }
+        for (side, killed) in [Side::Source, Side::Target].into_iter().zip(trial.killed) {
+            if killed {
+                self.bench.start(side);
+            }
+        }
+        let what = format!("{trial:?}");
+        if let (None, Err(refusal)) = (fault, &done) {
+            panic!("{what}: {refusal}");
+        }
+        // After two faults in a row a target may speak that says it is staged: the
+        // source is silent then, and the protocol comes back to it.
+        if !matches!((&self.stand, trial.fault), (Stand::Committed(..), Some((_, true, _)))) {
+            self.bench.audit(self.id, ledger, &what);
+        }
+    }
+
+    /// Goes on without faults until the session is in use again.
+    fn end(mut self, ledger: &mut Ledger) {
+        let calm = |step| Trial { step, fault: None, killed: [false; 2] };
+        for step in [Step::Activate, Step::Release, Step::Abort, Step::Discard, Step::Packets] {
+            self.try_out(calm(step), ledger);
+        }
+        assert!(self.bench.passes_soon(self.owner, self.id), "nobody has the session");
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Stage),
+        1 => Just(Step::Discard),
+        4 => Just(Step::Pause),
+        1 => Just(Step::Abort),
+        5 => Just(Step::Activate),
+        1 => Just(Step::TakeBack),
+        4 => Just(Step::Release),
+        1 => Just(Step::Rekey),
+        3 => Just(Step::Packets),
+    ]
+}
+
+fn trial() -> impl Strategy<Value = Trial> {
+    let fault = proptest::option::weighted(0.4, (1..20u32, any::<bool>(), any::<bool>()));
+    let killed = [proptest::bool::weighted(0.15), proptest::bool::weighted(0.15)];
+    (step(), fault, killed).prop_map(|(step, fault, killed)| Trial { step, fault, killed })
+}
+
+fn holds(kind: Kind, trials: Vec<Trial>) {
+    let mut protocol = Protocol::new(kind);
+    let mut ledger = Ledger::default();
+    for trial in trials {
+        protocol.try_out(trial, &mut ledger);
+    }
+    protocol.end(&mut ledger);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_two_gateways_speak_and_no_number_is_used_twice(
+        trials in proptest::collection::vec(trial(), 1..60),
+    ) {
+        holds(Kind::Kernel, trials);
+    }
+
+    #[test]
+    fn nor_with_a_daemon_that_installs_children(
+        trials in proptest::collection::vec(trial(), 1..60),
+    ) {
+        holds(Kind::Charon, trials);
+    }
+}

@@ -1,0 +1,390 @@
+//! The acts at a target: admission, staging, activation, and the grants.
+
+use protocol_spec::{
+    context::{Context, SideEffects},
+    id::{Generation, SessionId},
+    profile::Profile,
+    status::{Refusal, Status},
+    transfer::GrantedRange,
+};
+
+use super::{
+    context,
+    gateway::Inner,
+    session::{End, Paths, Phase, Session},
+};
+use crate::{
+    plugin::{Activate, Discard, Extend, Stage},
+    xfrm::{Counters, KernelSa, SaId},
+};
+
+impl Inner {
+    pub(super) fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
+        let no = |status, detail| Err(Refusal::new(status, detail));
+        let capabilities = self.capabilities()?;
+        let missing = profile.features.without(capabilities.features);
+        if !missing.is_empty() {
+            return no(Status::NoFeature, format!("this gateway cannot carry: {missing}"));
+        }
+        for child in &profile.children {
+            let (t, sa) = (&child.transforms, child.usage.sa);
+            let transforms = (t.encryption, t.key_bits, t.integrity);
+            if !capabilities.child_transforms.contains(&transforms) {
+                let detail = format!(
+                    "SPI {:#010x} wants encryption {} with {} bits and integrity {}, which this \
+                     kernel does not have: load its crypto module or choose another proposal",
+                    sa.inbound_spi, t.encryption, t.key_bits, t.integrity
+                );
+                return no(Status::NoTransform, detail);
+            }
+            if child.replay_window > capabilities.max_replay_window {
+                let detail = format!(
+                    "SPI {:#010x} has a replay window of {}; {} is the widest here",
+                    sa.inbound_spi, child.replay_window, capabilities.max_replay_window
+                );
+                return no(Status::NoFeature, detail);
+            }
+        }
+        if profile.side_effects != SideEffects::default() {
+            let detail = "its hooks or accounting would end: stop them at the source first";
+            return no(Status::SideEffects, detail.to_owned());
+        }
+        let held = |session: &&Session| session.status().is_some();
+        let others =
+            self.sessions.values().filter(held).filter(|other| other.id != profile.session);
+        let others = others.count();
+        if others as u64 >= self.place.max_sessions {
+            let detail = format!("this gateway holds its {others} sessions; raise max_sessions");
+            return no(Status::NoRoom, detail);
+        }
+        self.admit_steering(profile)?;
+        // Of one that is here the SPIs and addresses are its own.
+        if self.sessions.get(&profile.session).filter(held).is_none() {
+            self.admit_spis(profile)?;
+        }
+        self.daemon.admit(profile)
+    }
+
+    /// Inbound SPIs and inner addresses must be free here.
+    fn admit_spis(&mut self, profile: &Profile) -> Result<(), Refusal> {
+        let sas = self.tables.sas()?;
+        for child in &profile.children {
+            let sa = child.usage.sa;
+            let taken = sas.iter().find(|known| {
+                known.id.spi == sa.inbound_spi
+                    && known.id.protocol == sa.protocol
+                    && self.place.is_local(known.id.destination)
+            });
+            if let Some(known) = taken {
+                let detail = format!(
+                    "the inbound {} is in use here: rekey the Child SA at the source first",
+                    known.id
+                );
+                return Err(Refusal::new(Status::SpiCollision, detail));
+            }
+        }
+        let policies = self.tables.policies()?;
+        for selector in profile.children.iter().flat_map(|child| &child.destinations) {
+            if policies.iter().any(|policy| context::leads_to(policy, selector)) {
+                let prefix = selector.prefix;
+                let detail = format!(
+                    "packets to {}/{} go to another session here: end that one first",
+                    prefix.address, prefix.bits
+                );
+                return Err(Refusal::new(Status::AddressCollision, detail));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn stage(&mut self, order: Stage) -> Result<Generation, Refusal> {
+        let Stage { epoch, source, batch, grants, context } = order;
+        let id = context.session;
+        let generation = context.generation;
+        let before = self.sessions.get(&id).cloned();
+        if let Some(session) = &before {
+            session.refuse_stale(epoch)?;
+            match &session.phase {
+                Phase::Staged { batch: known, .. } if session.epoch == epoch => {
+                    return if *known == batch {
+                        Ok(session.generation)
+                    } else {
+                        let detail = format!("epoch {epoch} was staged by another transfer");
+                        Err(Refusal::new(Status::StaleEpoch, detail))
+                    };
+                }
+                Phase::Staged { .. } | Phase::Staging { .. } => {}
+                Phase::Released { .. } if session.epoch < epoch => {}
+                Phase::Released { .. } => {
+                    let detail = format!("epoch {epoch} went from here to another gateway");
+                    return Err(Refusal::new(Status::StaleEpoch, detail));
+                }
+                Phase::Active | Phase::Unsettled | Phase::Paused { .. } => {
+                    let detail = session.unfit("release it first").detail;
+                    return Err(Refusal::new(Status::TransferRunning, detail));
+                }
+            }
+        }
+        context.check().map_err(|bad| Refusal::new(Status::BadContext, bad.to_string()))?;
+        self.admit(&context.profile())?;
+        context
+            .check_grants(&grants)
+            .map_err(|bad| Refusal::new(Status::NoSequenceRoom, bad.to_string()))?;
+        if !self.steer.reaches(&source) {
+            let detail = format!("`{source}` is not among the neighbours of this gateway");
+            return Err(Refusal::new(Status::NoPeer, detail));
+        }
+        let context = self.localise(context)?;
+        let planned = Paths { pairs: context::planned(&context)?, flow: context::flow(&context)? };
+        // Only the kernel and the daemon can refuse from here on, by a fault of
+        // their own; an older staging makes room.
+        self.clear(id)?;
+        self.free(&planned)?;
+        let ends = grants.iter().map(|grant| End { sa: grant.sa, end: grant.end, told: false });
+        self.insert(Session {
+            epoch,
+            phase: Phase::Staging { source: source.clone(), batch },
+            paths: Some(planned),
+            ends: ends.collect(),
+            ..Session::new(id, generation, context::spis(&context))
+        });
+        // Recorded first: who finds half of it after our end takes it away again.
+        let staged = self.keep().and_then(|()| self.put(&context, &grants)).and_then(|paths| {
+            self.change(id, |session| {
+                session.phase = Phase::Staged { source, batch, grants, opened: false };
+                session.paths = Some(paths);
+            });
+            self.keep()
+        });
+        if let Err(refusal) = staged {
+            match self.clear(id) {
+                Ok(()) => {
+                    // The epoch that left this gateway is still refused.
+                    let left = before.filter(|s| matches!(s.phase, Phase::Released { .. }));
+                    left.into_iter().for_each(|session| self.insert(session));
+                }
+                // It stays, held, until somebody discards or stages it again.
+                Err(worse) => {
+                    tracing::warn!(session = %id, refusal = %worse, "a failed staging is left");
+                }
+            }
+            return Err(refusal);
+        }
+        Ok(generation)
+    }
+
+    /// What is taken away after a fault must not be another's.
+    fn free(&mut self, planned: &Paths) -> Result<(), Refusal> {
+        for name in planned.pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]) {
+            if self.tables.sa(&name)?.is_some() {
+                let detail = format!("{name} is in use here: rekey the Child SA first");
+                return Err(Refusal::new(Status::SpiCollision, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs a session so that no packet can use it: what would is held first.
+    fn put(&mut self, context: &Context, grants: &[GrantedRange]) -> Result<Paths, Refusal> {
+        let flow = context::flow(context)?;
+        self.steer.hold(context.session, &flow)?;
+        let local = context.ike.as_ref().map(|ike| ike.local.ip());
+        if !self.daemon.installs_children() {
+            let (sas, policies) = context::tables(context, grants)?;
+            self.tables.install(&sas, &policies)?;
+        }
+        self.daemon.stage(context, local)?;
+        let mut sas = self.named_sas(context)?;
+        if self.daemon.installs_children() {
+            self.replace(context, grants, &sas)?;
+            sas = self.named_sas(context)?;
+        }
+        let pairs = context::pairs(&context::described(context), &sas)?;
+        let mut counters = Vec::new();
+        for (pair, child) in pairs.iter().zip(&context.children) {
+            counters.extend(pair.staged(child, grants)?);
+        }
+        self.set_counters(&counters)?;
+        Ok(Paths { pairs, flow })
+    }
+
+    fn named_sas(&mut self, context: &Context) -> Result<Vec<KernelSa>, Refusal> {
+        let mut sas = Vec::new();
+        for name in context::names(context)? {
+            sas.extend(self.tables.sa(&name)?);
+        }
+        Ok(sas)
+    }
+
+    /// Puts the source's SAs in the place of those that a daemon made. It starts
+    /// lifetimes and windows anew, and makes the keys of a Child SA that is older
+    /// than its IKE SA from the wrong SK_d; what ties the SAs to its policies stays.
+    fn replace(
+        &mut self,
+        context: &Context,
+        grants: &[GrantedRange],
+        made: &[KernelSa],
+    ) -> Result<(), Refusal> {
+        let (mut sas, _) = context::tables(context, grants)?;
+        for sa in &mut sas {
+            let made = made.iter().find(|made| made.id == sa.id).ok_or_else(|| {
+                let detail = format!("the IKE daemon did not install {}: its log says why", sa.id);
+                Refusal::new(Status::GatewayFault, detail)
+            })?;
+            sa.reqid = made.reqid;
+            sa.flags = made.flags;
+            sa.selector.clone_from(&made.selector);
+            (sa.if_id, sa.output_mark) = (made.if_id, made.output_mark);
+        }
+        let names: Vec<SaId> = sas.iter().map(|sa| sa.id).collect();
+        self.tables.remove(&names, &[])?;
+        self.tables.install(&sas, &[])
+    }
+
+    /// Sets numbers and looks whether the kernel has them.
+    pub(super) fn set_counters(&mut self, counters: &[(SaId, Counters)]) -> Result<(), Refusal> {
+        self.tables.set_counters(counters)?;
+        let ids: Vec<SaId> = counters.iter().map(|(id, _)| *id).collect();
+        let found = self.tables.counters(&ids)?;
+        for ((id, wanted), found) in counters.iter().zip(found) {
+            // Of an SA that sends, the window means nothing.
+            let received = wanted.sequence != 0 || found.window == wanted.window;
+            if found.sequence != wanted.sequence || !received {
+                let detail = format!(
+                    "{id} stands at {} and {} instead of {} and {}: the kernel did not take the numbers",
+                    found.sequence, found.window.highest, wanted.sequence, wanted.window.highest
+                );
+                return Err(Refusal::new(Status::GatewayFault, detail));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn activate(&mut self, order: &Activate) -> Result<(), Refusal> {
+        let id = order.session;
+        let session = self.known(id)?;
+        session.refuse_stale(order.epoch)?;
+        let (grants, was_opened) = match &session.phase {
+            Phase::Active | Phase::Unsettled if session.epoch == order.epoch => {
+                return self.keep();
+            }
+            Phase::Staged { grants, opened, .. } if session.epoch == order.epoch => {
+                (grants.clone(), *opened)
+            }
+            _ => return Err(session.unfit("stage it under this epoch first")),
+        };
+        order
+            .finals
+            .check()
+            .map_err(|error| Refusal::new(Status::BadContext, error.to_string()))?;
+        if order.finals.generation != session.generation {
+            let detail = format!("session {id} changed at its source since it was staged");
+            return Err(Refusal::new(Status::GenerationChanged, detail));
+        }
+        let ends = session.ends.clone();
+        let paths = self.paths(id)?;
+        let mut counters = Vec::new();
+        for pair in &paths.pairs {
+            counters.extend(pair.active(&order.finals, &grants)?);
+        }
+        if !was_opened {
+            // Nothing was sent yet under these SAs: their packets are held.
+            self.set_counters(&counters)?;
+            self.limit(id, &paths, &ends)?;
+            self.change(id, |session| {
+                if let Phase::Staged { opened, .. } = &mut session.phase {
+                    *opened = true;
+                }
+            });
+            self.keep()?;
+        }
+        if let Err(refusal) = self.open(id, order, &paths) {
+            // Whatever passed already, nothing does from here on.
+            if let Err(worse) = self.steer.hold(id, &paths.flow) {
+                tracing::error!(session = %id, refusal = %worse, "an activation that failed stands");
+            }
+            return Err(refusal);
+        }
+        self.change(id, |session| session.phase = Phase::Active);
+        self.keep()
+    }
+
+    /// Packets first; the IKE daemon is the slow end.
+    fn open(&mut self, id: SessionId, order: &Activate, paths: &Paths) -> Result<(), Refusal> {
+        self.steer.let_go_data(id, &paths.flow)?;
+        self.daemon.activate(id, order.finals.ike.as_ref())?;
+        self.steer.let_go_ike(id)
+    }
+
+    pub(super) fn discard(&mut self, order: &Discard) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get(&order.session) else { return self.keep() };
+        session.refuse_stale(order.epoch)?;
+        match session.phase {
+            Phase::Staged { .. } | Phase::Staging { .. } => {
+                self.clear(order.session)?;
+                self.keep()
+            }
+            Phase::Released { .. } => Ok(()),
+            _ => Err(session.unfit("only a staged session is discarded")),
+        }
+    }
+
+    /// Takes an older staging or what is left of a released session away.
+    pub(super) fn clear(&mut self, id: SessionId) -> Result<(), Refusal> {
+        match self.sessions.get(&id).map(|session| &session.phase) {
+            Some(Phase::Staged { .. } | Phase::Staging { .. }) => {
+                self.remove(id)?;
+                self.steer.discard(id)?;
+            }
+            Some(Phase::Released { .. }) => self.steer.forget(id)?,
+            _ => return Ok(()),
+        }
+        self.take_out(id);
+        Ok(())
+    }
+
+    pub(super) fn extend(&mut self, order: &Extend) -> Result<(), Refusal> {
+        let id = order.session;
+        let session = self.known(id)?;
+        session.refuse_stale(order.epoch)?;
+        if session.epoch != order.epoch {
+            return Err(session.unfit("the grant belongs to another epoch"));
+        }
+        let stranger = order.ends.iter().find(|(sa, _)| {
+            !session.spis.inbound.contains(&sa.inbound_spi)
+                && session.ends.iter().all(|known| known.sa != *sa)
+        });
+        if let Some((sa, _)) = stranger {
+            let detail = format!("SPI {:#010x} is not one of the session's", sa.inbound_spi);
+            return Err(Refusal::new(Status::GenerationChanged, detail));
+        }
+        let new = |sa| order.ends.iter().find(|(of, _)| *of == sa).map_or(0, |(_, end)| *end);
+        let mut ends = session.ends.clone();
+        for end in &mut ends {
+            if new(end.sa) > end.end {
+                *end = End { end: new(end.sa), told: false, ..*end };
+            }
+        }
+        if let Some(paths) = session.paths.clone() {
+            self.limit(id, &paths, &ends)?;
+        }
+        self.change(id, |session| {
+            session.ends = ends;
+            session.look_at = std::time::Duration::ZERO;
+            if let Phase::Staged { grants, .. } = &mut session.phase {
+                grants.iter_mut().for_each(|grant| grant.end = grant.end.max(new(grant.sa)));
+            }
+        });
+        self.keep()
+    }
+
+    /// Stands at the end of the granted ranges.
+    fn limit(&mut self, id: SessionId, paths: &Paths, ends: &[End]) -> Result<(), Refusal> {
+        let of = |end: &End| {
+            let pair = paths.pairs.iter().find(|pair| pair.sa == end.sa)?;
+            Some((pair.outbound.spi, end.end))
+        };
+        let ends: Vec<_> = ends.iter().filter_map(of).collect();
+        if ends.is_empty() { Ok(()) } else { self.steer.limit(id, &paths.flow, &ends) }
+    }
+}
