@@ -257,6 +257,7 @@ impl Steering {
     ) -> Result<(), SteeringError> {
         self.known(session, traffic)?;
         let reach = self.reach(traffic, target)?;
+        self.fall_silent(&traffic.inner);
         self.set(session, |purpose| purpose == Purpose::Relay, traffic.relay(reach))?;
         let inner = self.links.inner.index;
         for (done, prefix) in traffic.inner.iter().enumerate() {

@@ -77,7 +77,7 @@ impl Role {
             Self::Control => cxtp::ctl::main(args),
             Self::Measured => crate::measure::measured_main(args),
             Self::Linux => gateway_plugin::linux::linux_main(args),
-            Self::Kernel => crate::lab::become_kernel(&args),
+            Self::Kernel => crate::lab::keep_kernel(args.get(1..).unwrap_or_default()),
         }
     }
 }

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::xfrm::{Encapsulation, KernelPolicy, KernelSa, Limits, SaFlags, SaId, Template};
 
+/// Packets in the narrowest window of a staged SA.
+const WINDOW: u32 = 1024;
+
 fn missing(what: String) -> Refusal {
     Refusal::new(Status::GatewayFault, what)
 }
@@ -75,6 +78,12 @@ pub(crate) fn planned(context: &Context) -> Result<Vec<Pair>, Refusal> {
     children.map(|child| ends(context, child).map(|at| pair(child, at))).collect()
 }
 
+/// The window of an SA that is staged. Packets that waited for it come behind some
+/// that did not wait: 32 packets, charon's default, are not enough for them.
+fn roomy(window: u32) -> u32 {
+    if window == 0 { 0 } else { window.max(WINDOW) }
+}
+
 fn pair(child: &ChildSa, at: Endpoints) -> Pair {
     let id = |destination: IpAddr, spi| SaId {
         destination,
@@ -87,8 +96,8 @@ fn pair(child: &ChildSa, at: Endpoints) -> Pair {
         inbound: id(at.local, child.inbound.spi),
         outbound: id(at.remote, child.outbound.spi),
         reqid: child.reqid,
-        window: child.inbound.window.size,
-        outbound_window: child.inbound.window.size,
+        window: roomy(child.inbound.window.size),
+        outbound_window: roomy(child.inbound.window.size),
     }
 }
 
@@ -305,7 +314,6 @@ pub(crate) fn tables(
 }
 
 fn both(child: &ChildSa, at: Endpoints, grants: &[GrantedRange]) -> Result<[KernelSa; 2], Refusal> {
-    let size = child.inbound.window.size;
     let pair = pair(child, at);
     let [(_, inbound), (_, outbound)] = pair.staged(child, grants)?;
     let sa = |id, source, keys, counters, encapsulation| KernelSa {
@@ -317,7 +325,7 @@ fn both(child: &ChildSa, at: Endpoints, grants: &[GrantedRange]) -> Result<[Kern
         keys,
         esn: child.esn,
         counters,
-        window_size: size,
+        window_size: pair.window,
         encapsulation,
         if_id: child.if_id,
         output_mark: None,

@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     /// Active sessions that are to be steered here, and how often it was tried.
     pub(super) unsteered: BTreeMap<SessionId, u8>,
     pub(super) clock: Clock,
+    /// When the steering is looked after next.
+    pub(super) maintain_at: Duration,
     pub(super) sinks: Vec<EventSink>,
 }
 
@@ -129,6 +131,7 @@ impl LinuxGateway {
             unheld: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             clock: Clock::start(),
+            maintain_at: Duration::ZERO,
             sinks: Vec::new(),
         };
         inner.recall(sessions);

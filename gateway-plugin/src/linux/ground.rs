@@ -64,8 +64,8 @@ pub(crate) trait Steer: Send {
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
     /// Target: its IKE packets pass, those that waited first.
     fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal>;
-    /// Target: nothing waits any more and what waited is dropped.
-    fn discard(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Target: nothing waits any more, and what waited goes back to the source.
+    fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal>;
     /// Source: its packets go to another gateway, inner ones in clear on the inner
     /// network, outer ones unopened.
     fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal>;
@@ -75,6 +75,11 @@ pub(crate) trait Steer: Send {
     fn restore(&mut self, session: SessionId) -> Result<(), Refusal>;
     /// Source: the session is another gateway's; stragglers still go there.
     fn released(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Source: no straggler comes any more; the guard stays.
+    fn drained(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Puts back what somebody else removed, and finds the ways to the neighbours
+    /// before they are needed. Called from time to time when nothing is moving.
+    fn maintain(&mut self) -> Result<(), Refusal>;
     /// Nothing of the session is left.
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal>;
     /// Whether a gateway is known to which packets can be sent.

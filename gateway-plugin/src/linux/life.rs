@@ -25,6 +25,8 @@ use crate::{
 
 /// Packets per second of the fastest SA, for how soon its numbers are looked at.
 const FASTEST: u64 = 1 << 24;
+/// How often the steering is looked after.
+const MAINTENANCE: Duration = Duration::from_secs(5);
 /// After which they are looked at in any case.
 const SLOWEST_LOOK: Duration = Duration::from_secs(10);
 /// How often a session that is not whole is looked at again.
@@ -229,6 +231,7 @@ impl Inner {
 
     fn tend(&mut self, now: Duration) {
         self.drain(now);
+        self.maintain(now);
         self.hold_again();
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
         let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
@@ -243,6 +246,19 @@ impl Inner {
         let due: Vec<_> = self.sessions.values().filter(due).map(|session| session.id).collect();
         due.into_iter().for_each(|id| self.look_at_ends(id, now));
         self.keep_if_possible();
+    }
+
+    /// Looks after the steering, when no session waits for an act.
+    fn maintain(&mut self, now: Duration) {
+        let moving =
+            |session: &Session| session.status().is_some() && session.phase != Phase::Active;
+        if now < self.maintain_at || self.sessions.values().any(moving) {
+            return;
+        }
+        self.maintain_at = now + MAINTENANCE;
+        if let Err(refusal) = self.steer.maintain() {
+            tracing::warn!(%refusal, "the steering is not whole");
+        }
     }
 
     /// Holds staged sessions whose activation failed half-way.
@@ -264,7 +280,7 @@ impl Inner {
             |session: &&Session| matches!(session.phase, Phase::Released { until } if until <= now);
         let over: Vec<SessionId> = self.sessions.values().filter(over).map(|s| s.id).collect();
         for id in over {
-            match self.steer.forget(id) {
+            match self.steer.drained(id) {
                 // The tombstone stays: a stage under its epoch is refused.
                 Ok(()) => self.change(id, |session| {
                     session.phase = Phase::Released { until: Duration::MAX };

@@ -332,9 +332,10 @@ impl Inner {
     /// Takes an older staging or what is left of a released session away.
     pub(super) fn clear(&mut self, id: SessionId) -> Result<(), Refusal> {
         match self.sessions.get(&id).map(|session| &session.phase) {
-            Some(Phase::Staged { .. } | Phase::Staging { .. }) => {
+            Some(Phase::Staged { source, .. } | Phase::Staging { source, .. }) => {
+                let source = source.clone();
                 self.remove(id)?;
-                self.steer.discard(id)?;
+                self.steer.discard(id, &source)?;
             }
             Some(Phase::Released { .. }) => self.steer.forget(id)?,
             _ => return Ok(()),

@@ -81,8 +81,10 @@ impl Steer for Steered {
         self.steering.let_go_ike(session).map_err(refusal)
     }
 
-    fn discard(&mut self, session: SessionId) -> Result<(), Refusal> {
-        self.steering.discard(session, None).map_err(refusal)?;
+    fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal> {
+        // One that is no neighbour any more gets nothing back.
+        let source = self.neighbours.get(source).cloned();
+        self.steering.discard(session, source.as_ref()).map_err(refusal)?;
         self.steering.forget(session).map_err(refusal)
     }
 
@@ -101,6 +103,23 @@ impl Steer for Steered {
 
     fn released(&mut self, session: SessionId) -> Result<(), Refusal> {
         self.steering.released(session).map_err(refusal)
+    }
+
+    fn drained(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.drained(session).map_err(refusal)
+    }
+
+    fn maintain(&mut self) -> Result<(), Refusal> {
+        let repaired = self.steering.repair().map_err(refusal)?;
+        if repaired > 0 {
+            tracing::warn!(sessions = repaired, "somebody removed rules of ours; they are back");
+        }
+        for neighbour in self.neighbours.values() {
+            if let Err(error) = self.steering.prepare(neighbour) {
+                tracing::debug!(neighbour = %neighbour.name, %error, "no way yet");
+            }
+        }
+        Ok(())
     }
 
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {

@@ -6,7 +6,7 @@ use nix::libc;
 use protocol_spec::{context::Prefix, id::SessionId};
 
 use super::{
-    Mode, Neighbour, Steering, SteeringError, Traffic,
+    InnerReach, Mode, Neighbour, Steering, SteeringError, Traffic,
     back::WayBack,
     layer2,
     link::FrameSocket,
@@ -155,11 +155,22 @@ impl Steering {
     /// Answers for them no longer.
     pub(super) fn give_up_inner(&mut self, inner: &[Prefix]) -> Result<(), SteeringError> {
         let link = self.links.inner;
+        self.fall_silent(inner);
         hosts(inner).try_for_each(|address| self.routes.proxy(address, &link, false))
+    }
+
+    /// Announces inner addresses no more.
+    pub(super) fn fall_silent(&self, inner: &[Prefix]) {
+        if self.config.inner_reach == InnerReach::Proxy {
+            hosts(inner).for_each(|address| self.announcer.withdraw(address));
+        }
     }
 
     /// Puts shared addresses on the outer interfaces and says where they are.
     pub(super) fn share(&mut self) -> Result<(), SteeringError> {
+        if self.config.inner_reach == InnerReach::Proxy {
+            answer_at_once(&self.config.inner)?;
+        }
         let Mode::Shared(layer2) = self.config.mode else { return Ok(()) };
         for name in &self.config.outer {
             layer2::receive(name, layer2)?;
@@ -191,6 +202,24 @@ impl Steering {
         };
         self.nft.apply(&[change]).pop().unwrap_or(Ok(()))
     }
+}
+
+/// Linux delays what it answers for others by up to 0.8 s, unless it is told not to
+/// (ip-sysctl, `proxy_delay`): a host that looks for an end user would lose the
+/// first packets.
+fn answer_at_once(inner: &str) -> Result<(), SteeringError> {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/neigh/{inner}/proxy_delay");
+        match std::fs::write(&path, "0") {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let hint = "; may this process write below /proc/sys/net?";
+                return Err(SteeringError::Kernel { what: path, error, hint });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The prefixes that are single addresses: for those ARP and ND can be answered.

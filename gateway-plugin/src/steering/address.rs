@@ -29,6 +29,7 @@ impl Steering {
     /// [`SteeringError`] if it is no shared address, or the kernel refuses.
     pub fn give_up(&mut self, address: IpAddr) -> Result<(), SteeringError> {
         self.check_address(address)?;
+        self.announcer.withdraw(address);
         for link in self.links.outer.clone() {
             self.routes.remove_address(address, &link)?;
         }

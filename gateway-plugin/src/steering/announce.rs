@@ -25,18 +25,34 @@ const BOUND: usize = 4096;
 /// with it.
 pub(super) struct Announcer {
     socket: FrameSocket,
-    repeat: SyncSender<(Link, Vec<u8>)>,
+    orders: SyncSender<Order>,
+}
+
+enum Order {
+    /// Send this frame again, and again.
+    Repeat(IpAddr, Link, Vec<u8>),
+    /// The address is another's: say no more of it.
+    Stop(IpAddr),
+}
+
+/// A frame that will be sent again.
+struct Repetition {
+    due: Instant,
+    left: u32,
+    address: IpAddr,
+    link: Link,
+    frame: Vec<u8>,
 }
 
 impl Announcer {
     pub(super) fn start() -> Result<Self, SteeringError> {
-        let (repeat, orders) = sync_channel(BOUND);
+        let (sender, orders) = sync_channel(BOUND);
         let repeating = FrameSocket::open()?;
         thread::Builder::new()
             .name("cxtp-announce".to_owned())
             .spawn(move || repeat_all(&repeating, &orders))
             .map_err(|error| SteeringError::kernel("thread of announcements", error))?;
-        Ok(Self { socket: FrameSocket::open()?, repeat })
+        Ok(Self { socket: FrameSocket::open()?, orders: sender })
     }
 
     /// Says on `link` that `address` is at `mac`.
@@ -49,30 +65,41 @@ impl Announcer {
         for frame in frames(link.mac, address, mac) {
             self.socket.send(link, &frame)?;
             // Full: enough announcements are under way; the first one was sent.
-            let _ = self.repeat.try_send((*link, frame));
+            let _ = self.orders.try_send(Order::Repeat(address, *link, frame));
         }
         Ok(())
+    }
+
+    /// Says no more of an address: a repetition after its new owner's announcement
+    /// would take it back.
+    pub(super) fn withdraw(&self, address: IpAddr) {
+        // The thread takes orders at once; it is gone only when we are.
+        let _ = self.orders.send(Order::Stop(address));
     }
 }
 
 /// Repeats each frame `TIMES - 1` times.
-fn repeat_all(socket: &FrameSocket, orders: &Receiver<(Link, Vec<u8>)>) {
-    let mut waiting: Vec<(Instant, u32, Link, Vec<u8>)> = Vec::new();
+fn repeat_all(socket: &FrameSocket, orders: &Receiver<Order>) {
+    let mut waiting: Vec<Repetition> = Vec::new();
     loop {
         let now = now();
         let mut next = Duration::from_secs(3600);
-        waiting.retain_mut(|(due, left, link, frame)| {
-            if *due <= now {
+        waiting.retain_mut(|repetition| {
+            if repetition.due <= now {
                 // The interface may be gone; there is nobody to tell then.
-                let _ = socket.send(link, frame);
-                *left -= 1;
-                *due = now + PAUSE;
+                let _ = socket.send(&repetition.link, &repetition.frame);
+                repetition.left -= 1;
+                repetition.due = now + PAUSE;
             }
-            next = next.min(due.saturating_duration_since(now));
-            *left > 0
+            next = next.min(repetition.due.saturating_duration_since(now));
+            repetition.left > 0
         });
         match orders.recv_timeout(next) {
-            Ok((link, frame)) => waiting.push((now + PAUSE, TIMES - 1, link, frame)),
+            Ok(Order::Repeat(address, link, frame)) => {
+                let due = now + PAUSE;
+                waiting.push(Repetition { due, left: TIMES - 1, address, link, frame });
+            }
+            Ok(Order::Stop(address)) => waiting.retain(|waits| waits.address != address),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }

@@ -81,7 +81,6 @@ struct Hop {
 /// The routing of this host.
 pub(super) struct Routes {
     netlink: Netlink,
-    events: Netlink,
     table: u32,
     /// Prefixes that our table sends elsewhere.
     diverted: HashSet<(Vec<u8>, u8)>,
@@ -93,7 +92,6 @@ impl Routes {
     pub(super) fn open(table: u32) -> Result<Self, SteeringError> {
         let mut routes = Self {
             netlink: Netlink::open(ROUTE, &[])?,
-            events: Netlink::open(ROUTE, &[GROUP_NEIGHBOURS])?,
             table,
             diverted: HashSet::new(),
             macs: HashMap::new(),
@@ -282,18 +280,22 @@ impl Routes {
             self.macs.insert(address, mac);
             return Ok(mac);
         }
+        // Listening before asking, or the answer could come unheard.
+        let changes = Netlink::open(ROUTE, &[GROUP_NEIGHBOURS]).map_err(io::Error::other)?;
         let body = neighbour(address, link.index, NTF_USE);
         self.ask(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE, &body, |b| {
             b.put(NDA_DST, &octets(address));
         })?;
-        // The answer may come between any two steps: look once more, then wait.
         let deadline = now() + PATIENCE;
         while now() < deadline {
             if let Some(mac) = self.look_up(address, link)? {
                 self.macs.insert(address, mac);
                 return Ok(mac);
             }
-            self.events.receive()?;
+            match changes.receive() {
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return Err(error),
+                _ => {}
+            }
         }
         // It answered once; a neighbour that is busy now is still there.
         self.macs.get(&address).copied().ok_or_else(|| io::ErrorKind::TimedOut.into())

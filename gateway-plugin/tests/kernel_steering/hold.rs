@@ -145,9 +145,13 @@ fn one_of_thousands_is_refused_and_the_others_hold() {
     let standing = within("sg1", || steering.list().unwrap());
     assert_eq!(standing.len(), 3000);
     assert!(standing.iter().all(|(_, s)| s.holds_data && s.holds_ike && s.inner.len() == 1));
-    for (session, _) in &named[..3000] {
-        within("sg1", || steering.forget(*session).unwrap());
-    }
+    within("sg1", || {
+        named[..3000].iter().for_each(|(session, _)| steering.forget(*session).unwrap());
+        let (results, time) = timed(|| steering.hold_all(&named[..3000]));
+        assert!(results.iter().all(|(_, result)| result.is_ok()));
+        println!("hold of 3000 sessions, none refused: {time:?}");
+        named[..3000].iter().for_each(|(session, _)| steering.forget(*session).unwrap());
+    });
     assert_eq!(within("sg1", || steering.list().unwrap()), []);
 }
 
@@ -195,6 +199,13 @@ fn nothing_inner_leaves_outside_in_clear_without_policies() {
     let seen = inside.frames(99, NEVER, clear);
     assert!(seen.iter().all(|f| f.sender() == [2, 0, 0, 0, 3, 9]), "only the server sent it");
     assert!(!seen.is_empty());
+
+    // Were the guard gone, this test would see it.
+    drop(steering);
+    sh("ip netns exec sg1 nft flush ruleset");
+    send_numbers(&server, "10.8.0.1:7000", 15..20);
+    let leaked = inside.frames(5, SOON, |f| clear(f) && f.sender() == [2, 0, 0, 0, 1, 1]);
+    assert_eq!(leaked.len(), 5, "a gateway without a guard leaks");
 }
 
 #[test]

@@ -157,6 +157,11 @@ fn each_is_taken_by_exactly_one_gateway(layer2: Layer2) {
 #[ignore = "needs a kernel with ESP and root: cargo lab runs it"]
 fn one_multicast_mac_each_packet_taken_once() {
     each_is_taken_by_exactly_one_gateway(MULTICAST);
+    // Started again, a gateway owns whom it owned.
+    let mut again = open("sg1", shared(MULTICAST));
+    let standing = within("sg1", || again.list().unwrap());
+    let owned: Vec<_> = standing.iter().filter(|(_, s)| s.owns_client).map(|(s, _)| *s).collect();
+    assert_eq!(owned, [id(1), id(2), id(11)]);
     for address in [SHARED4, SHARED6] {
         let table = say("eu", &format!("ip neigh show {address}"));
         assert!(table.contains("03:00:5e:00:00:10"), "{address}: {table}");

@@ -4,15 +4,19 @@
 
 use std::{
     fs::{self, File},
+    io::Read as _,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::{
+        prctl,
+        signal::{Signal, killpg},
+    },
     unistd::Pid,
 };
 use serde::{Deserialize, Serialize};
@@ -98,10 +102,9 @@ fn folder(programs: &Path, scenario: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A running guest; killed when dropped.
+/// A running guest, by its keeper; it is killed when dropped.
 struct Guest {
     child: Child,
-    ended: bool,
 }
 
 impl Guest {
@@ -124,21 +127,18 @@ impl Guest {
         let child = Program::current()?
             .command(Role::Kernel, &args)
             .env("HOME", folder)
-            // The kernel traces one process for each of the guest's: all in one group.
-            .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(console.try_clone()?)
             .stderr(console)
             .spawn()
             .with_context(|| format!("cannot start {}", kernel.path.display()))?;
-        Ok(Self { child, ended: false })
+        Ok(Self { child })
     }
 
     fn wait(&mut self, patience: Duration) -> Result<String> {
         let deadline = Deadline::after(patience);
         loop {
             if let Some(status) = self.child.try_wait()? {
-                self.ended = true;
                 return Ok(match status.signal() {
                     Some(signal) => format!("killed by signal {signal}"),
                     None => status.to_string(),
@@ -154,23 +154,47 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Leftovers of a guest that ended in disorder go too.
-        if let Ok(id) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        // Its keeper ends what is left of it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Keeps a kernel: runs it in a group of its own, and kills the whole group when it has
+/// ended or the lab is gone, which is when stdin ends. The kernel traces a process for
+/// each of the guest's, and leaves helpers behind when it is killed alone.
+pub fn keep_kernel(args: &[std::ffi::OsString]) -> ExitCode {
+    match run_kernel(args) {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(status) => {
+            eprintln!("the kernel ended: {status}");
+            ExitCode::FAILURE
         }
-        if !self.ended {
-            let _ = self.child.wait();
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
         }
     }
 }
 
-/// Becomes the kernel: the process that this program starts as [`Role::Kernel`].
-pub fn become_kernel(args: &[std::ffi::OsString]) -> ExitCode {
-    let Some((kernel, rest)) = args.get(1..).and_then(|args| args.split_first()) else {
-        eprintln!("no kernel named");
-        return ExitCode::FAILURE;
-    };
-    let error = Command::new(kernel).args(rest).exec();
-    eprintln!("cannot run {}: {error}", kernel.to_string_lossy());
-    ExitCode::FAILURE
+fn run_kernel(args: &[std::ffi::OsString]) -> Result<ExitStatus> {
+    // It must live longer than the lab, if only for a moment.
+    prctl::set_pdeathsig(None)?;
+    let (kernel, rest) = args.split_first().context("no kernel named")?;
+    let mut child = Command::new(kernel)
+        .args(rest)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run {}", kernel.to_string_lossy()))?;
+    let group = Pid::from_raw(i32::try_from(child.id())?);
+    std::thread::spawn(move || {
+        // Nobody writes: this returns when the lab's end of the pipe is closed.
+        let _ = std::io::stdin().read(&mut [0]);
+        let _ = killpg(group, Signal::SIGKILL);
+    });
+    let status = child.wait()?;
+    // Usually nobody is left.
+    let _ = killpg(group, Signal::SIGKILL);
+    Ok(status)
 }

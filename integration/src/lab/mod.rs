@@ -24,7 +24,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 
-pub use guest::become_kernel;
+pub use guest::keep_kernel;
 pub use packages::obstacle;
 
 #[derive(Parser)]

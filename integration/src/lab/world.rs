@@ -9,7 +9,7 @@
 //! // … a move …
 //! world.stop_traffic(traffic)?;
 //! world.still_works(1)?;
-//! world.finish(Expect::Nothing)
+//! world.finish()
 //! ```
 
 use std::{
@@ -30,7 +30,7 @@ use super::{
     gateway::{Pki, Settings, Site},
     inside::LAB,
     logs::{self, Keys},
-    net::{GATEWAYS, INNER, Net, Network, OUTER, POOLS, Plan, SERVER_INNER, SHARED},
+    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER_INNER, SHARED},
     observer::Observer,
     report::Report,
     tap::Tap,
@@ -309,11 +309,6 @@ impl World {
             self.keys.note(charon.node())?;
         }
         Ok(())
-    }
-
-    /// The inner address of a gateway.
-    pub fn inner(&self, gateway: usize) -> IpAddr {
-        INNER[gateway].of(self.setup.ipv6)
     }
 
     /// Ends the scenario: gathers all figures. What may not be zero is for the caller

@@ -80,7 +80,18 @@ impl Steer for ModelSteer {
         })
     }
 
-    fn discard(&mut self, session: SessionId) -> Result<(), Refusal> {
+    fn drained(&mut self, session: SessionId) -> Result<(), Refusal> {
+        call(&self.ground, "drained", |ground| {
+            ground.steered.remove(&session);
+            Ok(())
+        })
+    }
+
+    fn maintain(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn discard(&mut self, session: SessionId, _: &Name) -> Result<(), Refusal> {
         call(&self.ground, "discard", |ground| {
             ground.steered.remove(&session);
             Ok(())

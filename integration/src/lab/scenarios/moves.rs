@@ -26,7 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// What could not be done.
 pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
-    let setup = Setup { moves: 1, daemons: Some(Settings::default()), ..Setup::default() };
+    // The server sends to the first gateway, which knows where its users are.
+    let settings = Settings { routed: true, ..Settings::default() };
+    let setup = Setup { moves: 1, daemons: Some(settings), ..Setup::default() };
     one_move(setup, Mode::Predictive)
 }
 
