@@ -1,6 +1,6 @@
 //! How the acts of [`Steering`] change the kernel.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
 use nix::libc;
 use protocol_spec::{context::Prefix, id::SessionId};
@@ -8,6 +8,7 @@ use protocol_spec::{context::Prefix, id::SessionId};
 use super::{
     InnerReach, Mode, Neighbour, Steering, SteeringError, Traffic,
     back::WayBack,
+    command::run,
     layer2,
     link::FrameSocket,
     nft::Change,
@@ -206,18 +207,13 @@ impl Steering {
 
 /// Linux delays what it answers for others by up to 0.8 s, unless it is told not to
 /// (ip-sysctl, `proxy_delay`): a host that looks for an end user would lose the
-/// first packets.
+/// first packets. By netlink, for `/proc/sys` may be closed to this process.
 fn answer_at_once(inner: &str) -> Result<(), SteeringError> {
-    for family in ["ipv4", "ipv6"] {
-        let path = format!("/proc/sys/net/{family}/neigh/{inner}/proxy_delay");
-        match std::fs::write(&path, "0") {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                let hint = "; may this process write below /proc/sys/net?";
-                return Err(SteeringError::Kernel { what: path, error, hint });
-            }
-        }
+    for table in ["arp_cache", "ndisc_cache"] {
+        let mut ip = Command::new("ip");
+        ip.args(["ntable", "change", "name", table, "dev", inner, "proxy_delay", "0"]);
+        let command = format!("{ip:?}");
+        run(ip, String::new()).map_err(|why| SteeringError::Command { command, why })?;
     }
     Ok(())
 }
