@@ -130,6 +130,9 @@ impl Inner {
             let detail = format!("`{}` is not among the neighbours of this gateway", order.target);
             return Err(Refusal::new(Status::NoPeer, detail));
         }
+        if let Some(voice) = &self.voice {
+            voice.refuse_open(id)?;
+        }
         let paths = self.look(id, seen)?;
         self.daemon.wait_quiet(id, QUIET)?;
         self.change(id, |session| session.phase = Phase::Unsettled);
@@ -167,11 +170,19 @@ impl Inner {
         Paths { pairs, flow }: &Paths,
     ) -> Result<Finals, Refusal> {
         let before = self.daemon.spis(id)?;
+        let answered = self.has_answered(id)?;
+        // No request comes any more from here on, so that the answer to the last one
+        // can leave before nothing does.
         self.steer.divert(id, flow, &order.target)?;
+        self.daemon.wait_quiet(id, QUIET)?;
         self.stand_still(pairs)?;
         self.steer.block(id, flow)?;
-        // An exchange may have begun between the look and the guard.
+        // An exchange of the daemon's own may have begun before the guard.
         self.daemon.wait_quiet(id, Duration::ZERO)?;
+        if answered && !self.has_answered(id)? {
+            let detail = "an answer to the end user was on its way: try again";
+            return Err(Refusal::new(Status::Busy, detail));
+        }
         if self.daemon.spis(id)? != before {
             let detail = format!("session {id} changed while it was paused");
             return Err(Refusal::new(Status::Busy, detail));
@@ -180,6 +191,12 @@ impl Inner {
         let ike = self.daemon.finals(id)?;
         let children = self.last_counters(pairs)?;
         Ok(Finals { generation, ike, children })
+    }
+
+    /// Whether the answer to the end user's newest request was seen leaving.
+    fn has_answered(&mut self, id: SessionId) -> Result<bool, Refusal> {
+        let finals = self.daemon.finals(id)?;
+        Ok(finals.is_some_and(|finals| finals.last_response.is_some()))
     }
 
     /// Waits until nothing is on its way through the outbound SAs: all that was
@@ -275,7 +292,11 @@ impl Inner {
             Phase::Released { .. } => return self.keep(),
             _ => return Err(session.unfit("only a paused session is released")),
         }
+        let spis = session.spis.ike;
         self.remove(id)?;
+        if let Some(voice) = &self.voice {
+            voice.silence(id, spis);
+        }
         self.steer.released(id)?;
         let until = self.clock.now() + self.place.drain;
         self.change(id, |session| {
@@ -284,6 +305,7 @@ impl Inner {
             session.spis = super::daemon::Spis::default();
             session.paths = None;
             session.ends = Vec::new();
+            session.moved = false;
         });
         self.keep()
     }

@@ -127,6 +127,8 @@ impl Inner {
             DaemonEvent::Up(known) | DaemonEvent::Changed(known) => self.heard_of(known),
             DaemonEvent::Down(session) => {
                 if self.sessions.get(&session).is_some_and(Session::is_in_use) {
+                    let spis = self.sessions.get(&session).and_then(|known| known.spis.ike);
+                    self.voice.iter().for_each(|voice| voice.silence(session, spis));
                     self.take_out(session);
                     if let Err(refusal) = self.steer.forget(session) {
                         tracing::warn!(%session, %refusal, "something is left of a session");

@@ -134,7 +134,12 @@ impl Inner {
             let detail = format!("`{source}` is not among the neighbours of this gateway");
             return Err(Refusal::new(Status::NoPeer, detail));
         }
+        let was_at = context.ike.as_ref().map(|ike| ike.local);
         let context = self.localise(context)?;
+        let moved = context.ike.as_ref().map(|ike| ike.local) != was_at;
+        if moved {
+            self.can_tell(&context)?;
+        }
         let planned = Paths { pairs: context::planned(&context)?, flow: context::flow(&context)? };
         // Only the kernel and the daemon can refuse from here on, by a fault of
         // their own; an older staging makes room.
@@ -146,6 +151,7 @@ impl Inner {
             phase: Phase::Staging { source: source.clone(), batch },
             paths: Some(planned),
             ends: ends.collect(),
+            moved,
             ..Session::new(id, generation, context::spis(&context))
         });
         // Recorded first: who finds half of it after our end takes it away again.
@@ -312,8 +318,19 @@ impl Inner {
     /// Packets first; the IKE daemon is the slow end.
     fn open(&mut self, id: SessionId, order: &Activate, paths: &Paths) -> Result<(), Refusal> {
         self.steer.let_go_data(id, &paths.flow)?;
-        self.daemon.activate(id, order.finals.ike.as_ref())?;
-        self.steer.let_go_ike(id)
+        let mut ike = order.finals.ike.clone();
+        if let Some(ike) = &mut ike
+            && self.known(id)?.moved
+        {
+            // The one before is that of our own announcement.
+            ike.next_send = ike.next_send.saturating_add(1);
+        }
+        self.daemon.activate(id, ike.as_ref())?;
+        self.steer.let_go_ike(id)?;
+        if let Some(ike) = &order.finals.ike {
+            self.speak(id, ike, &paths.flow);
+        }
+        Ok(())
     }
 
     pub(super) fn discard(&mut self, order: &Discard) -> Result<(), Refusal> {

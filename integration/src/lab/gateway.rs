@@ -183,6 +183,20 @@ impl Site {
         serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`"))
     }
 
+    /// The same where the answer may be a no, which `cxtpctl` ends with too.
+    ///
+    /// # Errors
+    /// What it says, if that is no answer.
+    pub fn ask(&self, args: &[&str]) -> Result<Value> {
+        let socket = self.control.path().display().to_string();
+        let all = [&["--socket", &socket, "--json"], args].concat();
+        let output = self.program.command(Role::Control, &all).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().last().unwrap_or_default();
+        let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`: {}", said()))
+    }
+
     /// `kill -9` of its `cxtpd`.
     ///
     /// # Errors

@@ -230,8 +230,11 @@ impl IkeDaemon for Charon {
     fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {
         let told = lock(&self.tracker).describe(session);
         let ike = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?.ike;
-        let last_response = self.responses.last((ike.spi_initiator, ike.spi_responder));
         let IkeSa { next_send, next_receive, .. } = ike;
+        // Only the answer to the newest request can be asked for again.
+        let last = self.responses.last((ike.spi_initiator, ike.spi_responder));
+        let last = last.filter(|last| last.message_id.checked_add(1) == Some(next_receive));
+        let last_response = last.map(|last| last.to_octets());
         Ok(Some(IkeFinals { next_send, next_receive, last_response }))
     }
 

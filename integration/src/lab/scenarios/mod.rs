@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod guest;
 pub mod kernel_tests;
+pub mod mobike;
 pub mod moves;
 pub mod sabotage;
 
@@ -90,11 +91,35 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "multi-lan",
-        shows: "a user moves between gateways with different addresses, by MOBIKE",
+        shows: "a user moves between gateways with different addresses and back, by MOBIKE",
         quick: false,
         limit: 180,
         tests_of: &[],
-        run: moves::multi_lan,
+        run: mobike::multi_lan,
+    },
+    Scenario {
+        name: "nat",
+        shows: "a user behind NAT moves, and once more after its port has changed",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mobike::nat,
+    },
+    Scenario {
+        name: "nat-multi-lan",
+        shows: "a user behind NAT is not moved to another address, and is told why",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: mobike::nat_multi_lan,
+    },
+    Scenario {
+        name: "response-lost",
+        shows: "an answer that was lost before a move is repeated after it, octet by octet",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: mobike::response_lost,
     },
 ];
 

@@ -21,17 +21,6 @@ const GAP: f64 = 20.0;
 const AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Different addresses: the user's charon follows by MOBIKE.
-///
-/// # Errors
-/// What could not be done.
-pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
-    // The server sends to the first gateway, which knows where its users are.
-    let settings = Settings { routed: true, ..Settings::default() };
-    let setup = Setup { moves: 1, daemons: Some(settings), ..Setup::default() };
-    one_move(setup, Mode::Predictive)
-}
-
 /// One address, which both gateways receive.
 ///
 /// # Errors
@@ -74,7 +63,7 @@ fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
 
 /// A move must not be felt. A busy machine may make every gap longer: then the gap of
 /// the same run without a move is what counts.
-fn no_long_gap(report: &mut Report) {
+pub(super) fn no_long_gap(report: &mut Report) {
     let (gap, bound) = (report.gap_ms_max, GAP.max(2.0 * report.gap_ms_baseline));
     report.expect(gap <= bound, || format!("a gap of {gap} ms, and {bound} ms are allowed"));
 }
