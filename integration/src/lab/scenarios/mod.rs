@@ -5,6 +5,7 @@ pub mod guest;
 pub mod kernel_tests;
 pub mod moves;
 pub mod sabotage;
+pub mod ten_minutes;
 
 use std::path::PathBuf;
 
@@ -95,6 +96,14 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: moves::multi_lan,
+    },
+    Scenario {
+        name: "ten-minutes",
+        shows: "the page for operators of strongSwan, its commands as they stand",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: ten_minutes::follow,
     },
 ];
 
