@@ -40,7 +40,7 @@ use crate::{
 
 /// Octets of a packet's data.
 const SIZE: usize = 100;
-/// The first port of the server; each flow has its own.
+/// Below the ports of all flows.
 const PORT: u16 = 7000;
 /// Octets that may wait at a socket while the receiver does not run: what is dropped
 /// there would look lost.
@@ -59,6 +59,8 @@ pub struct Flow {
     pub user: IpAddr,
     /// The server's address.
     pub server: IpAddr,
+    /// The number of the end user: each has a port of its own.
+    pub number: u16,
 }
 
 /// What became of the packets, over all flows and both ways.
@@ -109,8 +111,8 @@ impl Traffic {
             bail!("traffic needs a flow and a rate");
         }
         let mut pairs = Vec::new();
-        for (flow, port) in flows.iter().zip(PORT..) {
-            pairs.push(sockets(flow, port)?);
+        for flow in flows {
+            pairs.push(sockets(flow, PORT + flow.number)?);
         }
         let ways = flows.len() * 2;
         let shared = Arc::new(Shared {

@@ -34,7 +34,7 @@ use super::{
     observer::Observer,
     report::Report,
     tap::Tap,
-    traffic::{Flow, Traffic, tcp::Stream},
+    traffic::{Flow, Tally, Traffic, tcp::Stream},
 };
 use crate::process::{Program, wait_for};
 
@@ -195,7 +195,7 @@ impl World {
         let address = sas.iter().flat_map(|sa| &sa.virtual_ips).next();
         let address: IpAddr = address.context("no virtual address")?.parse()?;
         let server = SERVER_INNER.of(address.is_ipv6());
-        Ok(Flow { node: charon.node().into(), user: address, server })
+        Ok(Flow { node: charon.node().into(), user: address, server, number: u16::try_from(user)? })
     }
 
     /// Starts traffic of all users, this many packets per second each way in all, and
@@ -204,7 +204,19 @@ impl World {
     /// # Errors
     /// If it does not flow.
     pub fn start_traffic(&self, rate: u32) -> Result<Traffic> {
-        let flows: Result<Vec<_>> = (1..=self.setup.users).map(|user| self.flow(user)).collect();
+        self.start_traffic_of(1..=self.setup.users, rate)
+    }
+
+    /// The same of some users.
+    ///
+    /// # Errors
+    /// If it does not flow.
+    pub fn start_traffic_of(
+        &self,
+        users: impl IntoIterator<Item = usize>,
+        rate: u32,
+    ) -> Result<Traffic> {
+        let flows: Result<Vec<_>> = users.into_iter().map(|user| self.flow(user)).collect();
         let traffic = Traffic::start(&flows?, rate)?;
         traffic.wait_for_packets(3, EXCHANGE)?;
         Ok(traffic)
@@ -222,11 +234,42 @@ impl World {
     /// # Errors
     /// If it failed.
     pub fn stop_traffic(&mut self, traffic: Traffic) -> Result<()> {
+        self.count_traffic(traffic).map(drop)
+    }
+
+    /// The same, and tells the figures of this traffic alone.
+    ///
+    /// # Errors
+    /// If it failed.
+    pub fn count_traffic(&mut self, traffic: Traffic) -> Result<Tally> {
         let gap = traffic.take_gap();
         let tally = traffic.stop()?;
-        self.report.gap_ms_max = self.report.gap_ms_max.max(gap).max(tally.gap_ms);
+        let tally = Tally { gap_ms: tally.gap_ms.max(gap), ..tally };
+        self.report.gap_ms_max = self.report.gap_ms_max.max(tally.gap_ms);
         self.report.traffic(&tally);
-        Ok(())
+        Ok(tally)
+    }
+
+    /// Where the session of a user (from 1) is, and its name: the place among the
+    /// gateways of the one that speaks for it.
+    ///
+    /// # Errors
+    /// If no gateway says in time that it is active there.
+    pub fn session_of(&self, user: usize) -> Result<(usize, String)> {
+        let charon = self.users.get(user - 1).context("no such end user")?;
+        let sas = charon.sas()?;
+        let spis = &sas.first().context("the end user has no IKE SA")?.spis;
+        wait_for(&format!("the session of end user {user}"), EXCHANGE, || {
+            for (at, site) in self.sites.iter().enumerate() {
+                for session in site.control.sessions()? {
+                    let id = session.session;
+                    if session.state == "active" && site.ike_spis(&id)? == Some(spis.clone()) {
+                        return Ok(Some((at, id)));
+                    }
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// Runs a TCP stream of a user (from 1) both ways for some time.

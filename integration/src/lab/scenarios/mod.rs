@@ -1,8 +1,10 @@
 //! Scenarios that run in the guest.
 
 pub mod baseline;
+pub mod families;
 pub mod guest;
 pub mod kernel_tests;
+pub mod mono_lan;
 pub mod moves;
 pub mod sabotage;
 pub mod ten_minutes;
@@ -83,11 +85,43 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "mono-lan-predictive",
-        shows: "a user moves between gateways with one address and notices nothing",
+        shows: "one of three users moves between gateways with one address, the others stay",
         quick: false,
         limit: 180,
         tests_of: &[],
-        run: moves::mono_lan_predictive,
+        run: mono_lan::predictive,
+    },
+    Scenario {
+        name: "mono-lan-reactive",
+        shows: "the same, and the target asks for the session",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::reactive,
+    },
+    Scenario {
+        name: "ipv6",
+        shows: "a move with IPv6 outside and inside",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::ipv6,
+    },
+    Scenario {
+        name: "ipv6-in-ipv4",
+        shows: "a move with IPv6 inside and IPv4 outside",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::ipv6_in_ipv4,
+    },
+    Scenario {
+        name: "children",
+        shows: "a move of an IKE SA with three Child SAs: ESN, AES-CBC with HMAC, if_id",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::children,
     },
     Scenario {
         name: "multi-lan",
