@@ -5,6 +5,7 @@ pub mod guest;
 pub mod kernel_tests;
 pub mod moves;
 pub mod sabotage;
+pub mod users;
 
 use std::path::PathBuf;
 
@@ -95,6 +96,14 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: moves::multi_lan,
+    },
+    Scenario {
+        name: "hundred-users",
+        shows: "50 of 100 users move in one batch, back and forth ten times",
+        quick: false,
+        limit: 600,
+        tests_of: &[],
+        run: users::hundred,
     },
 ];
 
