@@ -219,9 +219,13 @@ impl LinuxGateway {
         mut act: impl FnMut(&mut Inner, O) -> Result<T, Refusal>,
     ) -> Result<PerSession<T>, Fault> {
         let mut inner = lock(&self.inner);
+        let begun = inner.clock.now();
+        let sessions = orders.len();
         let answer = |order| (session(&order), act(&mut inner, order));
         let answers = orders.into_iter().map(answer).collect();
         inner.keep_if_possible();
+        let took = inner.clock.now() - begun;
+        tracing::debug!(order = std::any::type_name::<O>(), sessions, ?took, "done");
         Ok(answers)
     }
 }
