@@ -8,6 +8,7 @@ pub mod mono_lan;
 pub mod moves;
 pub mod sabotage;
 pub mod ten_minutes;
+pub mod users;
 
 use std::path::PathBuf;
 
@@ -138,6 +139,14 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: ten_minutes::follow,
+    },
+    Scenario {
+        name: "hundred-users",
+        shows: "50 of 100 users move in one batch, back and forth ten times",
+        quick: false,
+        limit: 600,
+        tests_of: &[],
+        run: users::hundred,
     },
 ];
 

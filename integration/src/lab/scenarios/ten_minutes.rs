@@ -205,7 +205,8 @@ fn users() -> Result<(Vec<Charon>, Vec<Flow>)> {
             .filter_map(|word| word.split('/').next())
             .find(|word| word.starts_with("10.9."))
             .with_context(|| format!("{node} has no inner address"))?;
-        flows.push(Flow { node, user: virtual_ip.parse()?, server });
+        let number = u16::try_from(user)?;
+        flows.push(Flow { node, user: virtual_ip.parse()?, server, number });
         users.push(charon);
     }
     Ok((users, flows))
