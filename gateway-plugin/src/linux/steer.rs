@@ -1,6 +1,6 @@
 //! [`Steer`] on [`Steering`], and the bypass policies that it wants of the kernel.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use protocol_spec::{
     context::{Direction, Policy, Prefix, Selector},
@@ -21,11 +21,17 @@ const FIRST: u32 = 1;
 pub(crate) struct Steered {
     steering: Steering,
     neighbours: BTreeMap<Name, Neighbour>,
+    /// Addresses that move as a whole.
+    moving: Vec<IpAddr>,
 }
 
 impl Steered {
-    pub(crate) fn new(steering: Steering, neighbours: BTreeMap<Name, Neighbour>) -> Self {
-        Self { steering, neighbours }
+    pub(crate) fn new(
+        steering: Steering,
+        neighbours: BTreeMap<Name, Neighbour>,
+        moving: Vec<IpAddr>,
+    ) -> Self {
+        Self { steering, neighbours, moving }
     }
 
     fn neighbour(&self, name: &Name) -> Result<Neighbour, Refusal> {
@@ -63,6 +69,7 @@ impl Steer for Steered {
     }
 
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.stand_by(flow.local.ip()).map_err(refusal)?;
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
 
@@ -120,6 +127,19 @@ impl Steer for Steered {
             }
         }
         Ok(())
+    }
+
+    fn emptied(&mut self) -> Result<(), Refusal> {
+        self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
+    }
+
+    fn take_free(&mut self, now: Duration) -> Result<(), Refusal> {
+        self.steering.take_free(now).map_err(refusal)
+    }
+
+    fn is_in_between(&mut self) -> bool {
+        let has = |address: &IpAddr| self.steering.has_address(*address).unwrap_or(true);
+        self.moving.iter().any(has)
     }
 
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {

@@ -62,7 +62,7 @@ impl Steering {
     /// [`SteeringError`] if the rules cannot be loaded.
     pub fn repair(&mut self) -> Result<usize, SteeringError> {
         self.links = Links::find(&self.config)?;
-        ruleset::load(&self.config, &self.links)?;
+        ruleset::load(&self.config, &self.links, &self.quiet())?;
         let missing = self.ledger.missing_in(&Ledger::read(&mut self.nft)?);
         for result in self.nft.apply(&missing) {
             result?;
@@ -74,7 +74,7 @@ impl Steering {
 
     /// The ruleset as it is loaded here, for a person to read.
     pub fn ruleset(&self) -> String {
-        ruleset::render(&self.config, &self.links)
+        ruleset::render(&self.config, &self.links, &self.quiet())
     }
 
     fn check_address(&self, address: IpAddr) -> Result<(), SteeringError> {

@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod families;
 pub mod guest;
+pub mod kernel_sas;
 pub mod kernel_tests;
 pub mod mono_lan;
 pub mod moves;
@@ -99,6 +100,30 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: mono_lan::reactive,
+    },
+    Scenario {
+        name: "mono-lan-gateway",
+        shows: "a whole gateway is emptied, and the address moves after its sessions",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::gateway,
+    },
+    Scenario {
+        name: "transport-mode",
+        shows: "a kernel SA in transport mode is refused before anything is touched",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: kernel_sas::transport_mode,
+    },
+    Scenario {
+        name: "ah-kernel",
+        shows: "a kernel SA of AH is refused before anything is touched",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: kernel_sas::ah,
     },
     Scenario {
         name: "ipv6",
