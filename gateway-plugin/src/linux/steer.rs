@@ -16,6 +16,8 @@ use crate::{
 
 /// Before every policy of an IKE daemon: lower is stronger.
 const FIRST: u32 = 1;
+/// After every other policy.
+const LAST: u32 = u32::MAX;
 
 /// Steering, with the gateways that it knows.
 pub(crate) struct Steered {
@@ -66,10 +68,13 @@ impl Steer for Steered {
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
 
-    /// Not kept at the outer interface yet: the end of a range is told, but numbers
-    /// above it leave.
-    fn limit(&mut self, _: SessionId, _: &Flow, _: &[(u32, u64)]) -> Result<(), Refusal> {
-        Ok(())
+    fn limit(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        ends: &[(u32, u64)],
+    ) -> Result<(), Refusal> {
+        self.steering.limit(session, &traffic(flow), ends).map_err(refusal)
     }
 
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
@@ -140,6 +145,15 @@ impl Bypass for Kernel {
         let results = self.remove_policies(&bypasses(inner, interface));
         first_error(results, |error| matches!(error, XfrmError::Missing(_)))
     }
+
+    fn guard(&mut self, inner: &[Prefix], outer: &[u32]) -> Result<(), String> {
+        first_error(self.replace_policies(&blocks(inner, outer)), |_| false)
+    }
+
+    fn unguard(&mut self, inner: &[Prefix], outer: &[u32]) -> Result<(), String> {
+        let results = self.remove_policies(&blocks(inner, outer));
+        first_error(results, |error| matches!(error, XfrmError::Missing(_)))
+    }
 }
 
 fn first_error(
@@ -152,20 +166,35 @@ fn first_error(
 
 /// Packets to these prefixes that are routed out on the inner interface.
 fn bypasses(inner: &[Prefix], interface: u32) -> Vec<KernelPolicy> {
+    let bypass = |policy| KernelPolicy::bypass(policy, Some(interface));
+    towards(inner, FIRST).into_iter().map(bypass).collect()
+}
+
+/// Packets to these prefixes that would leave on the outer interfaces in clear.
+fn blocks(inner: &[Prefix], outer: &[u32]) -> Vec<KernelPolicy> {
+    let block = |interface: &u32| {
+        let block =
+            |policy| KernelPolicy { interface: Some(*interface), ..KernelPolicy::block(policy) };
+        towards(inner, LAST).into_iter().map(block).collect::<Vec<_>>()
+    };
+    outer.iter().flat_map(block).collect()
+}
+
+/// Outbound policies from everywhere to these prefixes.
+fn towards(inner: &[Prefix], priority: u32) -> Vec<Policy> {
     let any = |prefix| Selector { prefix, ports: (0, u16::MAX) };
     let policies = inner.iter().map(|destination| {
         let zero = match destination.address {
             std::net::IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             std::net::IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        let policy = Policy {
+        Policy {
             direction: Direction::Out,
-            priority: FIRST,
+            priority,
             source: any(Prefix { address: zero, bits: 0 }),
             destination: any(*destination),
             protocol: 0,
-        };
-        KernelPolicy::bypass(policy, Some(interface))
+        }
     });
     policies.collect()
 }

@@ -30,6 +30,7 @@ const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_USERDATA: u16 = 6;
+const ELEMENT_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
 const INTERVAL_END: u32 = 1;
 /// In the user data: a comment, as `nft` shows it.
@@ -216,6 +217,9 @@ fn put_elements(
         for element in elements {
             list.nest(LIST_ELEMENT, |inside| {
                 inside.nest(ELEMENT_KEY, |key| key.put(DATA_VALUE, &element.key));
+                if let Some(end) = element.end.as_ref().filter(|_| element.set.spans()) {
+                    inside.nest(ELEMENT_KEY_END, |key| key.put(DATA_VALUE, end));
+                }
                 if let Some(data) = &element.data {
                     inside.nest(ELEMENT_DATA, |value| value.put(DATA_VALUE, data));
                 }
@@ -223,7 +227,7 @@ fn put_elements(
                     inside.put(ELEMENT_USERDATA, &comment(session));
                 }
             });
-            if let Some(end) = &element.end {
+            if let Some(end) = element.end.as_ref().filter(|_| !element.set.spans()) {
                 list.nest(LIST_ELEMENT, |inside| {
                     inside.put(ELEMENT_FLAGS, &INTERVAL_END.to_be_bytes());
                     inside.nest(ELEMENT_KEY, |key| key.put(DATA_VALUE, end));
@@ -263,12 +267,13 @@ fn read_elements(set: Set, bodies: &[Vec<u8>]) -> Vec<(Element, Option<SessionId
             }
             let data = inside.inside(ELEMENT_DATA).find(DATA_VALUE).map(<[u8]>::to_vec);
             let session = inside.find(ELEMENT_USERDATA).and_then(read_comment);
-            found.push((Element { set, key: key.to_vec(), end: None, data }, session));
+            let end = inside.inside(ELEMENT_KEY_END).find(DATA_VALUE).map(<[u8]>::to_vec);
+            found.push((Element { set, key: key.to_vec(), end, data }, session));
         }
     }
     // An interval ends at the nearest end above its key: intervals never overlap.
     ends.sort_unstable();
-    for (element, _) in &mut found {
+    for (element, _) in found.iter_mut().filter(|_| !set.spans()) {
         let at = ends.partition_point(|end| *end <= element.key);
         element.end = ends.get(at).cloned();
     }

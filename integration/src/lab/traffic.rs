@@ -105,11 +105,19 @@ impl Traffic {
     /// # Errors
     /// If a socket cannot be made.
     pub fn start(flows: &[Flow], rate: u32) -> Result<Self> {
+        Self::start_from(PORT, flows, rate)
+    }
+
+    /// The same with ports of its own, beside other traffic.
+    ///
+    /// # Errors
+    /// If a socket cannot be made.
+    pub fn start_from(first_port: u16, flows: &[Flow], rate: u32) -> Result<Self> {
         if flows.is_empty() || rate == 0 {
             bail!("traffic needs a flow and a rate");
         }
         let mut pairs = Vec::new();
-        for (flow, port) in flows.iter().zip(PORT..) {
+        for (flow, port) in flows.iter().zip(first_port..) {
             pairs.push(sockets(flow, port)?);
         }
         let ways = flows.len() * 2;

@@ -136,16 +136,15 @@ impl World {
                 sites.push(Site::new(at, &program, &home, &pki, settings)?);
             }
         }
+        // First of all: it holds the address to which charon tells secrets.
+        sites.iter_mut().try_for_each(Site::start_linux)?;
         let mut gateways = Vec::new();
         for at in 0..setup.gateways {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
-        for site in &mut sites {
-            site.start_linux()?;
-            site.start_daemon()?;
-        }
+        sites.iter_mut().try_for_each(Site::start_daemon)?;
         for site in &sites {
             site.wait_for_peer()?;
         }
