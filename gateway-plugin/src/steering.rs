@@ -67,6 +67,8 @@ pub struct Steering {
     queue: Queue,
     announcer: Announcer,
     ledger: Ledger,
+    /// How many rules stand when all do.
+    rules: usize,
     /// Traffic as it was named last, in this life of the process.
     traffic: HashMap<SessionId, Traffic>,
     bypass: Box<dyn Bypass>,
@@ -86,6 +88,7 @@ impl Steering {
         let links = Links::find(&config)?;
         ruleset::load(&config, &links)?;
         let mut nft = Nft::open()?;
+        let rules = nft.rules()?;
         let ledger = Ledger::read(&mut nft)?;
         let mut routes = Routes::open(config.table)?;
         routes.ensure_rules(config.preference)?;
@@ -102,6 +105,7 @@ impl Steering {
             queue,
             announcer: Announcer::start()?,
             ledger,
+            rules,
             traffic: HashMap::new(),
             bypass,
             hook,

@@ -100,8 +100,12 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let bypass = Box::new(Kernel::open().map_err(text)?);
     let shared = config.steering.shared.clone();
     let neighbours = config.neighbours.iter().map(|(name, at)| {
-        let neighbour =
-            Neighbour { name: name.clone(), inner: at.inner, inner_also: None, outer: at.outer };
+        let neighbour = Neighbour {
+            name: name.clone(),
+            inner: at.inner,
+            inner_also: at.inner_also,
+            outer: at.outer,
+        };
         (name.clone(), neighbour)
     });
     let neighbours = neighbours.collect();

@@ -9,13 +9,14 @@ use super::{
     SteeringError,
     message::{Attributes, Builder, Messages, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL},
     netlink::{DUMP_ATTEMPTS, Dump, Netlink},
-    set::{Element, Set, TABLE},
+    set::{Element, FAMILIES, Set, TABLE},
 };
 
 /// `NETLINK_NETFILTER`.
 pub(super) const NETFILTER: isize = 12;
 const NFTABLES: u16 = 10;
 const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
+const GET_RULES: u16 = NFTABLES << 8 | 7;
 const GET_ELEMENTS: u16 = NFTABLES << 8 | 13;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 const BATCH_BEGIN: u16 = 16;
@@ -23,6 +24,7 @@ const BATCH_END: u16 = 17;
 
 // Attributes of an element list, of an element, and of data (nf_tables.h).
 const LIST_TABLE: u16 = 1;
+const RULE_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
@@ -153,6 +155,30 @@ impl Nft {
                 }
             }
         }
+    }
+
+    /// How many rules our tables have.
+    pub(super) fn rules(&mut self) -> Result<usize, SteeringError> {
+        let fail = |error| SteeringError::kernel("nftables rules", error);
+        let mut count = 0;
+        for family in FAMILIES {
+            let mut left = DUMP_ATTEMPTS;
+            count += loop {
+                let sequence = self.netlink.next_sequence();
+                let mut builder = Builder::default();
+                builder.message(GET_RULES, NLM_F_DUMP, sequence, &envelope(family, 0));
+                builder.put_text(RULE_TABLE, TABLE);
+                match self.netlink.dump(&builder.into_octets(), sequence).map_err(fail)? {
+                    Dump::Whole(bodies) => break bodies.len(),
+                    Dump::Interrupted if left > 0 => left -= 1,
+                    Dump::Interrupted => {
+                        let why = "it changes without pause";
+                        return Err(SteeringError::Answer { what: "nftables dump", why });
+                    }
+                }
+            };
+        }
+        Ok(count)
     }
 
     /// All elements of a set, with the session in their comment.

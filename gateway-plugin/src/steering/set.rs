@@ -69,6 +69,8 @@ pub(super) enum Set {
 const INET: u8 = 1;
 /// nfnetlink's number of family `netdev`.
 const NETDEV: u8 = 5;
+/// Those of our tables that have sets.
+pub(super) const FAMILIES: [u8; 2] = [INET, NETDEV];
 /// The table, in each family.
 pub(super) const TABLE: &str = "cxtp";
 

@@ -187,6 +187,15 @@ impl Site {
         serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`"))
     }
 
+    /// The SPIs of a session's IKE SA, in hexadecimal, initiator's first.
+    ///
+    /// # Errors
+    /// If there is no such session any more.
+    pub fn ike_spis(&self, session: &str) -> Result<Option<[String; 2]>> {
+        let details = self.ctl(&["show", session])?;
+        Ok(serde_json::from_value(details["gateway"]["ike_spis"].clone())?)
+    }
+
     /// `kill -9` of its `cxtpd`.
     ///
     /// # Errors
@@ -274,13 +283,13 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
          [strongswan]\nvici = \"{place}/{VICI}\"\nhands_out = {}\n\
          strongswan_conf = \"{place}/{STRONGSWAN}\"\n\
          swanctl_conf = \"{place}/{SWANCTL}/swanctl.conf\"\n\n\
-         [neighbours.{}]\ninner = \"{}\"\nouter = \"{}\"\n",
+         [neighbours.{}]\ninner = {}\nouter = \"{}\"\n",
         socket(folder).display(),
         list(both(OUTER[at])),
         set.network[at],
         list(POOLS[at]),
         GATEWAYS[other],
-        INNER[other].v4,
+        list(both(INNER[other])),
         OUTER[other].v4,
     )
 }

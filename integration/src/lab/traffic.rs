@@ -40,7 +40,7 @@ use crate::{
 
 /// Octets of a packet's data.
 const SIZE: usize = 100;
-/// The first port of the server; each flow has its own.
+/// Below the ports of all flows.
 const PORT: u16 = 7000;
 /// Octets that may wait at a socket while the receiver does not run: what is dropped
 /// there would look lost.
@@ -59,6 +59,8 @@ pub struct Flow {
     pub user: IpAddr,
     /// The server's address.
     pub server: IpAddr,
+    /// The number of the end user: each has a port of its own.
+    pub number: u16,
 }
 
 /// What became of the packets, over all flows and both ways.
@@ -105,20 +107,12 @@ impl Traffic {
     /// # Errors
     /// If a socket cannot be made.
     pub fn start(flows: &[Flow], rate: u32) -> Result<Self> {
-        Self::start_from(PORT, flows, rate)
-    }
-
-    /// The same with ports of its own, beside other traffic.
-    ///
-    /// # Errors
-    /// If a socket cannot be made.
-    pub fn start_from(first_port: u16, flows: &[Flow], rate: u32) -> Result<Self> {
         if flows.is_empty() || rate == 0 {
             bail!("traffic needs a flow and a rate");
         }
         let mut pairs = Vec::new();
-        for (flow, port) in flows.iter().zip(first_port..) {
-            pairs.push(sockets(flow, port)?);
+        for flow in flows {
+            pairs.push(sockets(flow, PORT + flow.number)?);
         }
         let ways = flows.len() * 2;
         let shared = Arc::new(Shared {

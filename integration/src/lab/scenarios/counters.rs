@@ -7,12 +7,10 @@ use gateway_plugin::xfrm::{Kernel, KernelSa};
 use serde_json::{Value, json};
 
 use super::crash::{Played, figures, outcome};
-use crate::{
-    lab::{
-        charon::config::{Child, Vpn},
-        net::{GATEWAYS, Namespace, Network, Net},
-        world::{Setup, World},
-    },
+use crate::lab::{
+    charon::config::{Child, Vpn},
+    net::{GATEWAYS, Namespace, Net, Network},
+    world::{Setup, World},
 };
 
 const RATE: u32 = 500;
@@ -25,11 +23,8 @@ const BAD_LINE: &str = "delay 6ms 2ms loss 1% reorder 10%";
 const MOST_LOST: f64 = 0.06;
 
 fn setup(esp: &str, window: u32) -> Setup {
-    let child = Child {
-        esp: esp.into(),
-        more: format!("replay_window = {window}"),
-        ..Child::plain()
-    };
+    let child =
+        Child { esp: esp.into(), more: format!("replay_window = {window}"), ..Child::plain() };
     Setup { vpn: Vpn { children: vec![child], ..Vpn::default() }, ..Setup::default() }
 }
 

@@ -28,8 +28,6 @@ use crate::{
 const RATE: u32 = 250;
 /// How often somebody is killed, in each role.
 const STEPS: u32 = 8;
-/// Of traffic of single users.
-const PORT: u16 = 7100;
 /// Until a batch has ended, and until what it left has settled.
 pub(super) const SETTLED: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -76,8 +74,7 @@ impl Played {
 
     /// Traffic of one user alone.
     pub(super) fn traffic(&self, user: usize, rate: u32) -> Result<Traffic> {
-        let port = PORT + u16::try_from(user)?;
-        let traffic = Traffic::start_from(port, &[self.world.flow(user)?], rate)?;
+        let traffic = Traffic::start(&[self.world.flow(user)?], rate)?;
         traffic.wait_for_packets(3, EXCHANGE)?;
         Ok(traffic)
     }
@@ -86,9 +83,7 @@ impl Played {
     pub(super) fn begin_transfer(&self) -> Result<JoinHandle<Result<Summary>>> {
         let control = Control::at(self.world.sites[self.at].control.path())?;
         let (sessions, to) = (Some(vec![self.session.clone()]), GATEWAYS[1 - self.at]);
-        Ok(thread::spawn(move || {
-            control.transfer(sessions, to, Mode::Predictive, SETTLED, |_| ())
-        }))
+        Ok(thread::spawn(move || control.transfer(sessions, to, Mode::Predictive, SETTLED, |_| ())))
     }
 
     /// What a daemon says of the session.
@@ -143,7 +138,10 @@ pub(super) fn outcome(summary: &Result<Summary>) -> String {
         Ok(summary) => summary.failures.first().map_or_else(
             || "no session".into(),
             |failure| {
-                format!("{}: {} ({})", failure.outcome, failure.reason.status, failure.reason.detail)
+                format!(
+                    "{}: {} ({})",
+                    failure.outcome, failure.reason.status, failure.reason.detail
+                )
             },
         ),
         Err(error) => format!("no answer: {error}"),
@@ -187,12 +185,17 @@ pub fn daemons(_: &[PathBuf]) -> Result<Value> {
             for site in &played.world.sites {
                 site.wait_for_peer()?;
             }
-            let place = format!("{victim} of the {}, step {step}", if of_target { "target" } else { "source" });
+            let place = format!(
+                "{victim} of the {}, step {step}",
+                if of_target { "target" } else { "source" }
+            );
             let owner = played.settle().with_context(|| place.clone())?;
             ensure!(owner.starts_with("active"), "{place}: {owner}");
             mover.wait_for_packets(20, PATIENCE).with_context(|| place.clone())?;
             let moved = played.at != source;
-            *tally.entry(format!("{victim} {}", if moved { "moved" } else { "stayed" })).or_default() += 1;
+            *tally
+                .entry(format!("{victim} {}", if moved { "moved" } else { "stayed" }))
+                .or_default() += 1;
             rounds.push(json!({ "killed": place, "outcome": outcome(&summary), "then": owner }));
         }
     }
@@ -203,8 +206,10 @@ pub fn daemons(_: &[PathBuf]) -> Result<Value> {
     for user in 1..=2 {
         world.still_works(user)?;
     }
-    world.report.moved = tally.iter().filter(|(k, _)| k.ends_with("moved")).map(|(_, n)| u64::from(*n)).sum();
-    let more = [("rounds", json!(rounds)), ("tally", json!(tally)), ("moving_user", figures(&mover))];
+    world.report.moved =
+        tally.iter().filter(|(k, _)| k.ends_with("moved")).map(|(_, n)| u64::from(*n)).sum();
+    let more =
+        [("rounds", json!(rounds)), ("tally", json!(tally)), ("moving_user", figures(&mover))];
     world.report.more.extend(more.map(|(name, value)| (name.to_owned(), value)));
     let mut report = world.finish()?;
     report.expect(mover.duplicated == 0, || format!("{} packets came twice", mover.duplicated));

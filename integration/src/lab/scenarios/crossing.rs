@@ -47,11 +47,8 @@ pub fn scenario(_: &[PathBuf]) -> Result<Value> {
     for (kind, by_gateway, command) in CROSSINGS {
         for step in 0..STEPS {
             let place = format!("{kind}, step {step}");
-            let charon = if by_gateway {
-                &played.world.gateways[played.at]
-            } else {
-                &played.world.users[0]
-            };
+            let charon =
+                if by_gateway { &played.world.gateways[played.at] } else { &played.world.users[0] };
             let transfer = played.begin_transfer()?;
             thread::sleep(span * step / STEPS);
             // A gateway that has released the session already has nothing to rekey.
@@ -73,7 +70,11 @@ pub fn scenario(_: &[PathBuf]) -> Result<Value> {
         let place = format!("DPD, step {step}");
         let user = &played.world.users[0];
         user.wait_for_line(user.said()?.len(), "sending DPD request", dpd * 2 + EXCHANGE)?;
-        user.wait_for_line(user.said()?.len().saturating_sub(400), "INFORMATIONAL response", EXCHANGE)?;
+        user.wait_for_line(
+            user.said()?.len().saturating_sub(400),
+            "INFORMATIONAL response",
+            EXCHANGE,
+        )?;
         // The next one begins when the transfer is this far.
         thread::sleep(dpd.saturating_sub(span * (step + 1) / STEPS));
         let transfer = played.begin_transfer()?;

@@ -4,11 +4,15 @@ pub mod baseline;
 pub mod counters;
 pub mod crash;
 pub mod crossing;
+pub mod families;
 pub mod guest;
 pub mod hostile;
 pub mod kernel_tests;
+pub mod mono_lan;
 pub mod moves;
 pub mod sabotage;
+pub mod ten_minutes;
+pub mod users;
 
 use std::path::PathBuf;
 
@@ -86,11 +90,43 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "mono-lan-predictive",
-        shows: "a user moves between gateways with one address and notices nothing",
+        shows: "one of three users moves between gateways with one address, the others stay",
         quick: false,
         limit: 180,
         tests_of: &[],
-        run: moves::mono_lan_predictive,
+        run: mono_lan::predictive,
+    },
+    Scenario {
+        name: "mono-lan-reactive",
+        shows: "the same, and the target asks for the session",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::reactive,
+    },
+    Scenario {
+        name: "ipv6",
+        shows: "a move with IPv6 outside and inside",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::ipv6,
+    },
+    Scenario {
+        name: "ipv6-in-ipv4",
+        shows: "a move with IPv6 inside and IPv4 outside",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::ipv6_in_ipv4,
+    },
+    Scenario {
+        name: "children",
+        shows: "a move of an IKE SA with three Child SAs: ESN, AES-CBC with HMAC, if_id",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::children,
     },
     Scenario {
         name: "multi-lan",
@@ -155,6 +191,22 @@ pub const ALL: &[Scenario] = &[
         limit: 240,
         tests_of: &[],
         run: hostile::scenario,
+    },
+    Scenario {
+        name: "ten-minutes",
+        shows: "the page for operators of strongSwan, its commands as they stand",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: ten_minutes::follow,
+    },
+    Scenario {
+        name: "hundred-users",
+        shows: "50 of 100 users move in one batch, back and forth ten times",
+        quick: false,
+        limit: 600,
+        tests_of: &[],
+        run: users::hundred,
     },
 ];
 

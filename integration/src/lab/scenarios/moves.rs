@@ -7,7 +7,7 @@ use cxtp::service::api::Mode;
 use serde_json::Value;
 
 use crate::lab::{
-    gateway::{Settings, Sharing},
+    gateway::Settings,
     net::GATEWAYS,
     report::Report,
     world::{Setup, World},
@@ -32,18 +32,8 @@ pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
     one_move(setup, Mode::Predictive)
 }
 
-/// One address, which both gateways receive.
-///
-/// # Errors
-/// What could not be done.
-pub fn mono_lan_predictive(_: &[PathBuf]) -> Result<Value> {
-    let settings = Settings { sharing: Sharing::Multicast, ..Settings::default() };
-    let setup = Setup { moves: 1, shared: true, daemons: Some(settings), ..Setup::default() };
-    one_move(setup, Mode::Predictive)
-}
-
 /// All users of the setup move at once, in the middle of their traffic.
-fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
+pub(super) fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
     let users = setup.users;
     let mut world = World::build(setup)?;
     world.establish()?;
@@ -74,7 +64,7 @@ fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
 
 /// A move must not be felt. A busy machine may make every gap longer: then the gap of
 /// the same run without a move is what counts.
-fn no_long_gap(report: &mut Report) {
+pub(super) fn no_long_gap(report: &mut Report) {
     let (gap, bound) = (report.gap_ms_max, GAP.max(2.0 * report.gap_ms_baseline));
     report.expect(gap <= bound, || format!("a gap of {gap} ms, and {bound} ms are allowed"));
 }
