@@ -340,7 +340,8 @@ impl Inner {
                 self.remove(id)?;
                 self.steer.discard(id, &source)?;
             }
-            Some(Phase::Released { .. }) => self.steer.forget(id)?,
+            // What stands for it guards its packets until it is held again.
+            Some(Phase::Released { .. }) => {}
             _ => return Ok(()),
         }
         self.take_out(id);

@@ -1,6 +1,6 @@
 //! [`Steer`] on [`Steering`], and the bypass policies that it wants of the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol_spec::{
     context::{Direction, Policy, Prefix, Selector},
@@ -23,11 +23,22 @@ const LAST: u32 = u32::MAX;
 pub(crate) struct Steered {
     steering: Steering,
     neighbours: BTreeMap<Name, Neighbour>,
+    /// Sessions whose staging ended: their source may divert packets here for a
+    /// moment more, so the guard stays for one maintenance at least. Those of now,
+    /// and those of the time before.
+    discarded: [BTreeSet<SessionId>; 2],
 }
 
 impl Steered {
     pub(crate) fn new(steering: Steering, neighbours: BTreeMap<Name, Neighbour>) -> Self {
-        Self { steering, neighbours }
+        Self { steering, neighbours, discarded: Default::default() }
+    }
+
+    /// The session is back before its guard was gone.
+    fn keep(&mut self, session: SessionId) {
+        for discarded in &mut self.discarded {
+            discarded.remove(&session);
+        }
     }
 
     fn neighbour(&self, name: &Name) -> Result<Neighbour, Refusal> {
@@ -60,11 +71,13 @@ fn traffic(flow: &Flow) -> Traffic {
 
 impl Steer for Steered {
     fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.keep(session);
         self.steering.known(session, &traffic(flow)).map_err(refusal)?;
         self.steering.arrived(session).map_err(refusal)
     }
 
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.keep(session);
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
 
@@ -90,7 +103,8 @@ impl Steer for Steered {
         // One that is no neighbour any more gets nothing back.
         let source = self.neighbours.get(source).cloned();
         self.steering.discard(session, source.as_ref()).map_err(refusal)?;
-        self.steering.forget(session).map_err(refusal)
+        self.discarded[0].insert(session);
+        Ok(())
     }
 
     fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal> {
@@ -115,6 +129,10 @@ impl Steer for Steered {
     }
 
     fn maintain(&mut self) -> Result<(), Refusal> {
+        let [now, before] = &mut self.discarded;
+        for session in std::mem::replace(before, std::mem::take(now)) {
+            self.steering.forget(session).map_err(refusal)?;
+        }
         let repaired = self.steering.repair().map_err(refusal)?;
         if repaired > 0 {
             tracing::warn!(sessions = repaired, "somebody removed rules of ours; they are back");
