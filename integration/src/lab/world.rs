@@ -147,16 +147,15 @@ impl World {
             }
         }
         let alone = setup.daemons.as_ref().is_some_and(|settings| settings.kernel_only);
+        // First of all: it holds the address to which charon tells secrets.
+        sites.iter_mut().try_for_each(Site::start_linux)?;
         let mut gateways = Vec::new();
         for at in 0..if alone { 0 } else { setup.gateways } {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
-        for site in &mut sites {
-            site.start_linux()?;
-            site.start_daemon()?;
-        }
+        sites.iter_mut().try_for_each(Site::start_daemon)?;
         for site in &sites {
             site.wait_for_peer()?;
         }
