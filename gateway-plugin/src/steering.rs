@@ -40,6 +40,7 @@ mod route;
 mod ruleset;
 mod set;
 mod share;
+mod standby;
 mod traffic;
 
 use std::collections::HashMap;
@@ -48,7 +49,7 @@ use protocol_spec::id::SessionId;
 
 use self::{
     announce::Announcer, hook::Hook, ledger::Ledger, link::Links, nft::Nft, queue::Queue,
-    route::Routes, set::Purpose,
+    route::Routes, set::Purpose, standby::Standby,
 };
 pub use self::{
     config::{Config, InnerReach, Layer2, Limits, Mode},
@@ -67,10 +68,14 @@ pub struct Steering {
     queue: Queue,
     announcer: Announcer,
     ledger: Ledger,
+    /// How many rules stand when all do.
+    rules: usize,
     /// Traffic as it was named last, in this life of the process.
     traffic: HashMap<SessionId, Traffic>,
     bypass: Box<dyn Bypass>,
     hook: Hook,
+    /// Shared addresses that another gateway has and that are to come here.
+    standbys: Vec<Standby>,
 }
 
 impl Steering {
@@ -84,8 +89,9 @@ impl Steering {
     pub fn open(config: Config, bypass: Box<dyn Bypass>) -> Result<Self, SteeringError> {
         config.validate()?;
         let links = Links::find(&config)?;
-        ruleset::load(&config, &links)?;
+        ruleset::load(&config, &links, &[])?;
         let mut nft = Nft::open()?;
+        let rules = nft.rules()?;
         let ledger = Ledger::read(&mut nft)?;
         let mut routes = Routes::open(config.table)?;
         routes.ensure_rules(config.preference)?;
@@ -102,11 +108,14 @@ impl Steering {
             queue,
             announcer: Announcer::start()?,
             ledger,
+            rules,
             traffic: HashMap::new(),
             bypass,
             hook,
+            standbys: Vec::new(),
         };
         steering.share()?;
+        steering.stand_by_again()?;
         Ok(steering)
     }
 
@@ -121,6 +130,7 @@ impl Steering {
         traffic.check()?;
         let standing = self.ledger.purposes(session);
         let mut wanted = traffic.guard();
+        wanted.extend(traffic.limits_kept(self.ledger.of(session)));
         for (purpose, elements) in [
             (Purpose::HoldData, traffic.hold_data()),
             (Purpose::HoldIke, traffic.hold_ike()),
@@ -141,7 +151,9 @@ impl Steering {
             let gone: Vec<_> =
                 old.inner.into_iter().filter(|p| !traffic.inner.contains(p)).collect();
             self.bypass.revoke(session, &gone, self.links.inner.index).map_err(bypass)?;
+            self.bypass.unguard(&gone, &self.outer()).map_err(bypass)?;
         }
+        self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)?;
         self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)
     }
 
@@ -188,7 +200,9 @@ impl Steering {
             match result {
                 Ok(()) => {
                     // Where it was diverted as it left, packets wait from now on.
-                    *result = self.undivert(*session);
+                    *result = self.undivert(*session).and_then(|()| {
+                        self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)
+                    });
                     self.traffic.insert(*session, (*traffic).clone());
                 }
                 Err(_) if self.holds(*session) => {
@@ -293,6 +307,22 @@ impl Steering {
         self.set(session, |purpose| purpose == Purpose::Block, elements)
     }
 
+    /// Of each of these outbound SPIs, numbers at or above the end do not leave; only
+    /// their low 32 bits are seen, so the end must be less than 2^31 ahead. What was
+    /// said before of the session is replaced. Stands until the session is held
+    /// again or forgotten, or an SPI is no longer its own.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; then nothing changed.
+    pub fn limit(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+        ends: &[(u32, u64)],
+    ) -> Result<(), SteeringError> {
+        self.set(session, |purpose| purpose == Purpose::Limit, traffic.limit(ends))
+    }
+
     /// Takes back [`Steering::divert`] and [`Steering::block`]: the session goes on
     /// here.
     ///
@@ -383,7 +413,13 @@ impl Steering {
         if self.config.inner_reach == InnerReach::Proxy {
             self.give_up_inner(&traffic.inner)?;
         }
+        self.bypass.unguard(&traffic.inner, &self.outer()).map_err(bypass)?;
         self.bypass.revoke(session, &traffic.inner, self.links.inner.index).map_err(bypass)
+    }
+
+    /// Indices of the outer interfaces.
+    fn outer(&self) -> Vec<u32> {
+        self.links.outer.iter().map(|link| link.index).collect()
     }
 
     /// What stands in the kernel, by session: also after our own restart.
@@ -405,7 +441,7 @@ impl Steering {
 fn of_hold(purpose: Purpose) -> bool {
     // A session that comes back is no longer relayed, nor blocked for its having
     // gone: it can send nothing before it is activated.
-    let before = matches!(purpose, Purpose::Relay | Purpose::Block);
+    let before = matches!(purpose, Purpose::Relay | Purpose::Block | Purpose::Limit);
     before || matches!(purpose, Purpose::HoldData | Purpose::HoldIke | Purpose::Guard)
 }
 

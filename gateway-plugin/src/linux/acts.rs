@@ -289,7 +289,10 @@ impl Inner {
         session.refuse_stale(order.epoch)?;
         match session.phase {
             Phase::Paused { .. } => {}
-            Phase::Released { .. } => return self.keep(),
+            Phase::Released { .. } => {
+                self.keep()?;
+                return self.leave();
+            }
             _ => return Err(session.unfit("only a paused session is released")),
         }
         let spis = session.spis.ike;
@@ -307,7 +310,16 @@ impl Inner {
             session.ends = Vec::new();
             session.moved = false;
         });
-        self.keep()
+        self.keep()?;
+        self.leave()
+    }
+
+    /// An address that moves as a whole goes after the last session.
+    fn leave(&mut self) -> Result<(), Refusal> {
+        if self.sessions.values().any(|session| session.status().is_some()) {
+            return Ok(());
+        }
+        self.steer.emptied()
     }
 
     /// Takes a session out of the kernel and the daemon, silently.
@@ -317,8 +329,9 @@ impl Inner {
             pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect();
         if self.daemon.installs_children() {
             self.daemon.forget(id)?;
-            // The daemon's answer is silence: the kernel says whether it is done.
-            return self.wait_gone(&names);
+            // The daemon's answer is silence: the kernel says whether it is done. One
+            // that was killed left what it had installed.
+            return self.wait_gone(&names).or_else(|_| self.remove_tables(&names));
         }
         // The name goes last: SAs without one would be taken for a new session.
         self.remove_tables(&names)?;

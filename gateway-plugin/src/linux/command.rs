@@ -24,7 +24,7 @@ use super::{
 use crate::{
     holder::{GatewayServer, program, random},
     ike::tap::Tap,
-    steering::{Neighbour, Steering},
+    steering::{Mode, Neighbour, Steering},
     strongswan::{Charon, CharonSettings},
     xfrm::{Follower, Group, Kernel, Transforms},
 };
@@ -102,11 +102,19 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let bypass = Box::new(Kernel::open().map_err(text)?);
     let shared = config.steering.shared.clone();
     let neighbours = config.neighbours.iter().map(|(name, at)| {
-        let neighbour =
-            Neighbour { name: name.clone(), inner: at.inner, inner_also: None, outer: at.outer };
+        let neighbour = Neighbour {
+            name: name.clone(),
+            inner: at.inner,
+            inner_also: at.inner_also,
+            outer: at.outer,
+        };
         (name.clone(), neighbour)
     });
     let neighbours = neighbours.collect();
+    let moving = match config.steering.mode {
+        Mode::Address => shared.clone(),
+        Mode::None | Mode::Shared(_) => Vec::new(),
+    };
     let steering = Steering::open(config.steering, bypass).map_err(text)?;
     let place = Place {
         shared,
@@ -153,7 +161,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
             Box::new(Charon::start(settings, sender, new_id, tap).map_err(text)?)
         }
     };
-    let steered = Box::new(Steered::new(steering, neighbours));
+    let steered = Box::new(Steered::new(steering, neighbours, moving));
     let record = config.socket.with_file_name("sessions.redb");
     LinuxGateway::start(place, Box::new(kernel), steered, daemon, voice, events, &record)
         .map_err(text)

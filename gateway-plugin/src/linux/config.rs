@@ -57,6 +57,8 @@ pub(crate) enum Daemon {
 pub(crate) struct Neighbour {
     /// On the inner network.
     pub(crate) inner: IpAddr,
+    /// The same of the other IP version, if it has one.
+    pub(crate) inner_also: Option<IpAddr>,
     /// Outside, its own address.
     pub(crate) outer: IpAddr,
 }
@@ -116,8 +118,29 @@ struct RawStrongswan {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawNeighbour {
-    inner: IpAddr,
+    inner: OneOrBoth,
     outer: IpAddr,
+}
+
+/// An address, or one of each IP version.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrBoth {
+    One(IpAddr),
+    Both([IpAddr; 2]),
+}
+
+impl OneOrBoth {
+    fn split(self) -> Result<(IpAddr, Option<IpAddr>), String> {
+        match self {
+            Self::One(address) => Ok((address, None)),
+            Self::Both([one, other]) if one.is_ipv4() != other.is_ipv4() => Ok((one, Some(other))),
+            Self::Both([one, other]) => {
+                let cure = "write one address of each IP version";
+                Err(wrong("neighbours.inner", &format!("{one}, {other}"), cure))
+            }
+        }
+    }
 }
 
 fn strongswan() -> String {
@@ -215,7 +238,8 @@ impl Config {
             .neighbours
             .into_iter()
             .map(|(key, RawNeighbour { inner, outer })| {
-                Ok((name("neighbours", &key)?, Neighbour { inner, outer }))
+                let (inner, inner_also) = inner.split()?;
+                Ok((name("neighbours", &key)?, Neighbour { inner, inner_also, outer }))
             })
             .collect::<Result<_, String>>()?;
         let steering = raw.network.steering(own)?;

@@ -11,7 +11,7 @@ use nix::{
 use super::{Config, SteeringError};
 
 /// An Ethernet interface.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) mac: [u8; 6],
@@ -19,7 +19,7 @@ pub(super) struct Link {
 }
 
 /// The interfaces that steering works on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Links {
     /// In the order of the configuration.
     pub(super) outer: Vec<Link>,
@@ -40,6 +40,16 @@ impl Links {
 }
 
 impl Link {
+    /// Where a socket is bound that hears this interface alone.
+    pub(super) fn place(&self) -> &LinkAddr {
+        &self.address
+    }
+
+    /// The loopback interface, which has the first index of every host.
+    pub(super) fn loopback(&self) -> Self {
+        Self { index: 1, ..*self }
+    }
+
     fn find(name: &str, key: &'static str) -> Result<Self, SteeringError> {
         let all = getifaddrs()
             .map_err(|error| SteeringError::kernel("list of interfaces", error.into()))?;

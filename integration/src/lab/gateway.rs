@@ -13,6 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use super::{
@@ -120,8 +124,8 @@ impl Site {
         Ok(Self { at, program, folder, linux: None, daemon: None, control })
     }
 
-    /// Starts `cxtp-linux` and waits until it has its socket. It wants to find charon
-    /// running; charon must not have an IKE SA yet, since its first words would be lost.
+    /// Starts `cxtp-linux` and waits until it has its socket. It does not need charon,
+    /// which may start, end and start again beside it.
     ///
     /// # Errors
     /// The end of its log.
@@ -197,6 +201,15 @@ impl Site {
         serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`: {}", said()))
     }
 
+    /// The SPIs of a session's IKE SA, in hexadecimal, initiator's first.
+    ///
+    /// # Errors
+    /// If there is no such session any more.
+    pub fn ike_spis(&self, session: &str) -> Result<Option<[String; 2]>> {
+        let details = self.ctl(&["show", session])?;
+        Ok(serde_json::from_value(details["gateway"]["ike_spis"].clone())?)
+    }
+
     /// `kill -9` of its `cxtpd`.
     ///
     /// # Errors
@@ -214,9 +227,23 @@ impl Site {
     /// If it does not run.
     pub fn kill_linux(&mut self) -> Result<()> {
         match self.linux.take() {
-            Some(mut linux) => Ok(linux.kill()?),
+            Some(mut linux) => {
+                linux.kill()?;
+                // By this file the next one is seen to be ready.
+                Ok(fs::remove_file(socket(&self.folder))?)
+            }
             None => bail!("cxtp-linux of {} does not run", GATEWAYS[self.at]),
         }
+    }
+
+    /// Stops its `cxtp-linux` in the middle of whatever it does, or lets it go on.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn freeze_linux(&self, frozen: bool) -> Result<()> {
+        let linux = self.linux.as_ref().context("cxtp-linux does not run")?;
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        Ok(kill(Pid::from_raw(i32::try_from(linux.id())?), signal)?)
     }
 
     /// Fails if a process ended that should run.
@@ -270,13 +297,13 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
          [strongswan]\nvici = \"{place}/{VICI}\"\nhands_out = {}\n\
          strongswan_conf = \"{place}/{STRONGSWAN}\"\n\
          swanctl_conf = \"{place}/{SWANCTL}/swanctl.conf\"\n\n\
-         [neighbours.{}]\ninner = \"{}\"\nouter = \"{}\"\n",
+         [neighbours.{}]\ninner = {}\nouter = \"{}\"\n",
         socket(folder).display(),
         list(both(OUTER[at])),
         set.network[at],
         list(POOLS[at]),
         GATEWAYS[other],
-        INNER[other].v4,
+        list(both(INNER[other])),
         OUTER[other].v4,
     )
 }

@@ -69,12 +69,13 @@ pub struct Report {
 impl Report {
     /// Takes over what the traffic counted.
     pub(super) fn traffic(&mut self, tally: &Tally) {
+        let before = if self.packets_sent > 0 { self.sent_share } else { f64::INFINITY };
+        self.sent_share = tally.sent_share.min(before);
         self.packets_sent += tally.sent;
         self.packets_lost += tally.lost;
         self.packets_duplicated += tally.duplicated;
         self.packets_reordered += tally.reordered;
         self.sender_late_ms = self.sender_late_ms.max(tally.sender_late_ms);
-        self.sent_share = tally.sent_share;
     }
 
     /// Takes over what the observer saw.

@@ -32,7 +32,7 @@ use nix::{
 use serde::Serialize;
 
 use self::count::Count;
-use super::net::{Namespace, SERVER};
+use super::net::Namespace;
 use crate::{
     clock::{Deadline, now},
     process::wait_for,
@@ -40,7 +40,7 @@ use crate::{
 
 /// Octets of a packet's data.
 const SIZE: usize = 100;
-/// The first port of the server; each flow has its own.
+/// Below the ports of all flows.
 const PORT: u16 = 7000;
 /// Octets that may wait at a socket while the receiver does not run: what is dropped
 /// there would look lost.
@@ -57,8 +57,12 @@ pub struct Flow {
     pub node: String,
     /// Its virtual address.
     pub user: IpAddr,
+    /// The server's node.
+    pub host: String,
     /// The server's address.
     pub server: IpAddr,
+    /// The number of the end user: each has a port of its own.
+    pub number: u16,
 }
 
 /// What became of the packets, over all flows and both ways.
@@ -109,8 +113,8 @@ impl Traffic {
             bail!("traffic needs a flow and a rate");
         }
         let mut pairs = Vec::new();
-        for (flow, port) in flows.iter().zip(PORT..) {
-            pairs.push(sockets(flow, port)?);
+        for flow in flows {
+            pairs.push(sockets(flow, PORT + flow.number)?);
         }
         let ways = flows.len() * 2;
         let shared = Arc::new(Shared {
@@ -228,7 +232,7 @@ fn sockets(flow: &Flow, port: u16) -> Result<[UdpSocket; 2]> {
             Ok(socket)
         })
     };
-    Ok([open(&flow.node, user, server)?, open(SERVER, server, user)?])
+    Ok([open(&flow.node, user, server)?, open(&flow.host, server, user)?])
 }
 
 /// Sends one packet each way in each interval, to one flow after the other.

@@ -24,17 +24,17 @@ use cxtp::service::api::{Mode, Summary};
 
 use super::{
     charon::{
-        Charon, EXCHANGE,
-        config::{CONNECTION, Vpn},
+        Charon, EXCHANGE, IkeSa,
+        config::{CONNECTION, Vpn, connection_of},
     },
     gateway::{Pki, Settings, Site},
     inside::LAB,
     logs::{self, Keys},
-    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER_INNER, SHARED},
+    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER, SERVER_INNER, SHARED},
     observer::Observer,
     report::Report,
     tap::Tap,
-    traffic::{Flow, Traffic, tcp::Stream},
+    traffic::{Flow, Tally, Traffic, tcp::Stream},
 };
 use crate::process::{Program, wait_for};
 
@@ -54,8 +54,10 @@ const SECRET_FOLDERS: &[&str] = &["swanctl", "pki"];
 pub struct Setup {
     /// What users and gateways agree on.
     pub vpn: Vpn,
-    /// End users.
+    /// Nodes of end users.
     pub users: usize,
+    /// End users in each node.
+    pub each: usize,
     /// Behind a router with NAT.
     pub nat: bool,
     /// IPv6 outside.
@@ -76,6 +78,7 @@ impl Default for Setup {
         Self {
             vpn: Vpn::default(),
             users: 1,
+            each: 1,
             nat: false,
             ipv6: false,
             gateways: 2,
@@ -83,6 +86,13 @@ impl Default for Setup {
             moves: 0,
             daemons: None,
         }
+    }
+}
+
+impl Setup {
+    /// The end users in a node, all from 1.
+    pub fn household(&self, node: usize) -> Vec<usize> {
+        ((node - 1) * self.each + 1..=node * self.each).collect()
     }
 }
 
@@ -119,7 +129,7 @@ impl World {
         let observer = Observer::new(&net.links, setup.moves);
         let tap = Tap::start(observer, &folder.join("wire.pcap"))?;
         if setup.shared {
-            for (address, length) in [(SHARED.of(false), 16), (SHARED.of(true), 64)] {
+            for (address, length) in [(SHARED.of(false), 32), (SHARED.of(true), 128)] {
                 net.add_address(GATEWAYS[0], Network::Outer, &format!("{address}/{length}"))?;
             }
         }
@@ -136,23 +146,23 @@ impl World {
                 sites.push(Site::new(at, &program, &home, &pki, settings)?);
             }
         }
+        let alone = setup.daemons.as_ref().is_some_and(|settings| settings.kernel_only);
+        // First of all: it holds the address to which charon tells secrets.
+        sites.iter_mut().try_for_each(Site::start_linux)?;
         let mut gateways = Vec::new();
-        for at in 0..setup.gateways {
+        for at in 0..if alone { 0 } else { setup.gateways } {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
-            let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users);
+            let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
-        for site in &mut sites {
-            site.start_linux()?;
-            site.start_daemon()?;
-        }
+        sites.iter_mut().try_for_each(Site::start_daemon)?;
         for site in &sites {
             site.wait_for_peer()?;
         }
         let mut users = Vec::new();
-        for user in 1..=setup.users {
+        for user in 1..=if alone { 0 } else { setup.users } {
             let name = Net::user_name(user);
-            let files = setup.vpn.user(user, to);
+            let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
         }
         let (report, keys) = (Report::default(), Keys::default());
@@ -175,9 +185,15 @@ impl World {
     /// What does not come up.
     pub fn establish(&mut self) -> Result<()> {
         let children: Vec<_> = self.setup.vpn.children.iter().map(|c| c.name.clone()).collect();
-        for user in &self.users {
+        for (node, charon) in (1..).zip(&self.users) {
             for child in &children {
-                user.initiate(child)?;
+                if self.setup.each == 1 {
+                    charon.initiate(child)?;
+                    continue;
+                }
+                for user in self.setup.household(node) {
+                    charon.initiate_of(&connection_of(user), child)?;
+                }
             }
         }
         self.note_keys()?;
@@ -195,7 +211,27 @@ impl World {
         let address = sas.iter().flat_map(|sa| &sa.virtual_ips).next();
         let address: IpAddr = address.context("no virtual address")?.parse()?;
         let server = SERVER_INNER.of(address.is_ipv6());
-        Ok(Flow { node: charon.node().into(), user: address, server })
+        let (node, host, number) = (charon.node().into(), SERVER.into(), u16::try_from(user)?);
+        Ok(Flow { node, user: address, host, server, number })
+    }
+
+    /// The flows of all end users in a node (from 1).
+    ///
+    /// # Errors
+    /// If one has no virtual address.
+    pub fn flows(&self, node: usize) -> Result<Vec<Flow>> {
+        if self.setup.each == 1 {
+            return Ok(vec![self.flow(node)?]);
+        }
+        let charon = self.users.get(node - 1).context("no such node")?;
+        let flow = |(at, sa): (usize, &IkeSa)| {
+            let address: IpAddr = sa.virtual_ips.first().context("no virtual address")?.parse()?;
+            let server = SERVER_INNER.of(address.is_ipv6());
+            let number = u16::try_from((node - 1) * self.setup.each + at + 1)?;
+            let (node, host) = (charon.node().into(), SERVER.into());
+            Ok(Flow { node, user: address, host, server, number })
+        };
+        charon.sas()?.iter().enumerate().map(flow).collect()
     }
 
     /// Starts traffic of all users, this many packets per second each way in all, and
@@ -204,8 +240,20 @@ impl World {
     /// # Errors
     /// If it does not flow.
     pub fn start_traffic(&self, rate: u32) -> Result<Traffic> {
-        let flows: Result<Vec<_>> = (1..=self.setup.users).map(|user| self.flow(user)).collect();
-        let traffic = Traffic::start(&flows?, rate)?;
+        self.start_traffic_of(1..=self.setup.users, rate)
+    }
+
+    /// The same of some users.
+    ///
+    /// # Errors
+    /// If it does not flow.
+    pub fn start_traffic_of(
+        &self,
+        users: impl IntoIterator<Item = usize>,
+        rate: u32,
+    ) -> Result<Traffic> {
+        let flows: Result<Vec<_>> = users.into_iter().map(|node| self.flows(node)).collect();
+        let traffic = Traffic::start(&flows?.concat(), rate)?;
         traffic.wait_for_packets(3, EXCHANGE)?;
         Ok(traffic)
     }
@@ -222,11 +270,42 @@ impl World {
     /// # Errors
     /// If it failed.
     pub fn stop_traffic(&mut self, traffic: Traffic) -> Result<()> {
+        self.count_traffic(traffic).map(drop)
+    }
+
+    /// The same, and tells the figures of this traffic alone.
+    ///
+    /// # Errors
+    /// If it failed.
+    pub fn count_traffic(&mut self, traffic: Traffic) -> Result<Tally> {
         let gap = traffic.take_gap();
         let tally = traffic.stop()?;
-        self.report.gap_ms_max = self.report.gap_ms_max.max(gap).max(tally.gap_ms);
+        let tally = Tally { gap_ms: tally.gap_ms.max(gap), ..tally };
+        self.report.gap_ms_max = self.report.gap_ms_max.max(tally.gap_ms);
         self.report.traffic(&tally);
-        Ok(())
+        Ok(tally)
+    }
+
+    /// Where the session of a user (from 1) is, and its name: the place among the
+    /// gateways of the one that speaks for it.
+    ///
+    /// # Errors
+    /// If no gateway says in time that it is active there.
+    pub fn session_of(&self, user: usize) -> Result<(usize, String)> {
+        let charon = self.users.get(user - 1).context("no such end user")?;
+        let sas = charon.sas()?;
+        let spis = &sas.first().context("the end user has no IKE SA")?.spis;
+        wait_for(&format!("the session of end user {user}"), EXCHANGE, || {
+            for (at, site) in self.sites.iter().enumerate() {
+                for session in site.control.sessions()? {
+                    let id = session.session;
+                    if session.state == "active" && site.ike_spis(&id)? == Some(spis.clone()) {
+                        return Ok(Some((at, id)));
+                    }
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// Runs a TCP stream of a user (from 1) both ways for some time.
@@ -305,8 +384,8 @@ impl World {
     /// # Errors
     /// What `ip` says.
     pub fn note_keys(&mut self) -> Result<()> {
-        for charon in self.gateways.iter().chain(&self.users) {
-            self.keys.note(charon.node())?;
+        for node in self.net.nodes() {
+            self.keys.note(node)?;
         }
         Ok(())
     }

@@ -1,11 +1,20 @@
 //! Scenarios that run in the guest.
 
 pub mod baseline;
+pub mod counters;
+pub mod crash;
+pub mod crossing;
+pub mod families;
 pub mod guest;
+pub mod hostile;
+pub mod kernel_sas;
 pub mod kernel_tests;
 pub mod mobike;
+pub mod mono_lan;
 pub mod moves;
 pub mod sabotage;
+pub mod ten_minutes;
+pub mod users;
 
 use std::path::PathBuf;
 
@@ -83,11 +92,67 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "mono-lan-predictive",
-        shows: "a user moves between gateways with one address and notices nothing",
+        shows: "one of three users moves between gateways with one address, the others stay",
         quick: false,
         limit: 180,
         tests_of: &[],
-        run: moves::mono_lan_predictive,
+        run: mono_lan::predictive,
+    },
+    Scenario {
+        name: "mono-lan-reactive",
+        shows: "the same, and the target asks for the session",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::reactive,
+    },
+    Scenario {
+        name: "mono-lan-gateway",
+        shows: "a whole gateway is emptied, and the address moves after its sessions",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::gateway,
+    },
+    Scenario {
+        name: "transport-mode",
+        shows: "a kernel SA in transport mode is refused before anything is touched",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: kernel_sas::transport_mode,
+    },
+    Scenario {
+        name: "ah-kernel",
+        shows: "a kernel SA of AH is refused before anything is touched",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: kernel_sas::ah,
+    },
+    Scenario {
+        name: "ipv6",
+        shows: "a move with IPv6 outside and inside",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::ipv6,
+    },
+    Scenario {
+        name: "ipv6-in-ipv4",
+        shows: "a move with IPv6 inside and IPv4 outside",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::ipv6_in_ipv4,
+    },
+    Scenario {
+        name: "children",
+        shows: "a move of an IKE SA with three Child SAs: ESN, AES-CBC with HMAC, if_id",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: families::children,
     },
     Scenario {
         name: "multi-lan",
@@ -120,6 +185,78 @@ pub const ALL: &[Scenario] = &[
         limit: 120,
         tests_of: &[],
         run: mobike::response_lost,
+    },
+    Scenario {
+        name: "daemon-crash",
+        shows: "`kill -9` of cxtpd and of cxtp-linux on either side at every step of a transfer",
+        quick: false,
+        limit: 400,
+        tests_of: &[],
+        run: crash::daemons,
+    },
+    Scenario {
+        name: "charon-crash",
+        shows: "`kill -9` of charon on either side at every step of a transfer",
+        quick: false,
+        limit: 400,
+        tests_of: &[],
+        run: crash::charons,
+    },
+    Scenario {
+        name: "rekey-crossing",
+        shows: "rekeys of both kinds and a DPD, by either side, at every step of a transfer",
+        quick: false,
+        limit: 560,
+        tests_of: &[],
+        run: crossing::scenario,
+    },
+    Scenario {
+        name: "counters",
+        shows: "moves at number 0 and near 2^32, where a rekey is asked for; window 32",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: counters::plain,
+    },
+    Scenario {
+        name: "counters-esn",
+        shows: "a move over 2^32 with ESN; window 128",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: counters::esn,
+    },
+    Scenario {
+        name: "counters-loss",
+        shows: "moves under loss and reordering; window 2048",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: counters::loss,
+    },
+    Scenario {
+        name: "hostile-local",
+        shows: "somebody else on the HA port, a charon that stops, flushed rules: nothing leaks",
+        quick: false,
+        limit: 240,
+        tests_of: &[],
+        run: hostile::scenario,
+    },
+    Scenario {
+        name: "ten-minutes",
+        shows: "the page for operators of strongSwan, its commands as they stand",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: ten_minutes::follow,
+    },
+    Scenario {
+        name: "hundred-users",
+        shows: "50 of 100 users move in one batch, back and forth ten times",
+        quick: false,
+        limit: 600,
+        tests_of: &[],
+        run: users::hundred,
     },
 ];
 

@@ -1,13 +1,12 @@
 //! A user with traffic moves from the first gateway to the second.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cxtp::service::api::Mode;
 use serde_json::Value;
 
 use crate::lab::{
-    gateway::{Settings, Sharing},
     net::GATEWAYS,
     report::Report,
     world::{Setup, World},
@@ -21,18 +20,8 @@ const GAP: f64 = 20.0;
 const AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One address, which both gateways receive.
-///
-/// # Errors
-/// What could not be done.
-pub fn mono_lan_predictive(_: &[PathBuf]) -> Result<Value> {
-    let settings = Settings { sharing: Sharing::Multicast, ..Settings::default() };
-    let setup = Setup { moves: 1, shared: true, daemons: Some(settings), ..Setup::default() };
-    one_move(setup, Mode::Predictive)
-}
-
 /// All users of the setup move at once, in the middle of their traffic.
-fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
+pub(super) fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
     let users = setup.users;
     let mut world = World::build(setup)?;
     world.establish()?;
