@@ -68,6 +68,8 @@ pub struct Steering {
     queue: Queue,
     announcer: Announcer,
     ledger: Ledger,
+    /// How many rules stand when all do.
+    rules: usize,
     /// Traffic as it was named last, in this life of the process.
     traffic: HashMap<SessionId, Traffic>,
     bypass: Box<dyn Bypass>,
@@ -89,6 +91,7 @@ impl Steering {
         let links = Links::find(&config)?;
         ruleset::load(&config, &links, &[])?;
         let mut nft = Nft::open()?;
+        let rules = nft.rules()?;
         let ledger = Ledger::read(&mut nft)?;
         let mut routes = Routes::open(config.table)?;
         routes.ensure_rules(config.preference)?;
@@ -105,6 +108,7 @@ impl Steering {
             queue,
             announcer: Announcer::start()?,
             ledger,
+            rules,
             traffic: HashMap::new(),
             bypass,
             hook,
@@ -126,6 +130,7 @@ impl Steering {
         traffic.check()?;
         let standing = self.ledger.purposes(session);
         let mut wanted = traffic.guard();
+        wanted.extend(traffic.limits_kept(self.ledger.of(session)));
         for (purpose, elements) in [
             (Purpose::HoldData, traffic.hold_data()),
             (Purpose::HoldIke, traffic.hold_ike()),
@@ -146,7 +151,9 @@ impl Steering {
             let gone: Vec<_> =
                 old.inner.into_iter().filter(|p| !traffic.inner.contains(p)).collect();
             self.bypass.revoke(session, &gone, self.links.inner.index).map_err(bypass)?;
+            self.bypass.unguard(&gone, &self.outer()).map_err(bypass)?;
         }
+        self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)?;
         self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)
     }
 
@@ -193,7 +200,9 @@ impl Steering {
             match result {
                 Ok(()) => {
                     // Where it was diverted as it left, packets wait from now on.
-                    *result = self.undivert(*session);
+                    *result = self.undivert(*session).and_then(|()| {
+                        self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)
+                    });
                     self.traffic.insert(*session, (*traffic).clone());
                 }
                 Err(_) if self.holds(*session) => {
@@ -298,6 +307,22 @@ impl Steering {
         self.set(session, |purpose| purpose == Purpose::Block, elements)
     }
 
+    /// Of each of these outbound SPIs, numbers at or above the end do not leave; only
+    /// their low 32 bits are seen, so the end must be less than 2^31 ahead. What was
+    /// said before of the session is replaced. Stands until the session is held
+    /// again or forgotten, or an SPI is no longer its own.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; then nothing changed.
+    pub fn limit(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+        ends: &[(u32, u64)],
+    ) -> Result<(), SteeringError> {
+        self.set(session, |purpose| purpose == Purpose::Limit, traffic.limit(ends))
+    }
+
     /// Takes back [`Steering::divert`] and [`Steering::block`]: the session goes on
     /// here.
     ///
@@ -388,7 +413,13 @@ impl Steering {
         if self.config.inner_reach == InnerReach::Proxy {
             self.give_up_inner(&traffic.inner)?;
         }
+        self.bypass.unguard(&traffic.inner, &self.outer()).map_err(bypass)?;
         self.bypass.revoke(session, &traffic.inner, self.links.inner.index).map_err(bypass)
+    }
+
+    /// Indices of the outer interfaces.
+    fn outer(&self) -> Vec<u32> {
+        self.links.outer.iter().map(|link| link.index).collect()
     }
 
     /// What stands in the kernel, by session: also after our own restart.
@@ -410,7 +441,7 @@ impl Steering {
 fn of_hold(purpose: Purpose) -> bool {
     // A session that comes back is no longer relayed, nor blocked for its having
     // gone: it can send nothing before it is activated.
-    let before = matches!(purpose, Purpose::Relay | Purpose::Block);
+    let before = matches!(purpose, Purpose::Relay | Purpose::Block | Purpose::Limit);
     before || matches!(purpose, Purpose::HoldData | Purpose::HoldIke | Purpose::Guard)
 }
 

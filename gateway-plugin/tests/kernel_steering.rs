@@ -8,6 +8,8 @@
 
 #[path = "kernel_steering/hold.rs"]
 mod hold;
+#[path = "kernel_steering/limit.rs"]
+mod limit;
 #[path = "kernel_steering/net.rs"]
 mod net;
 #[path = "kernel_steering/relay.rs"]

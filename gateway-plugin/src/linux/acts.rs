@@ -307,8 +307,9 @@ impl Inner {
             pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect();
         if self.daemon.installs_children() {
             self.daemon.forget(id)?;
-            // The daemon's answer is silence: the kernel says whether it is done.
-            return self.wait_gone(&names);
+            // The daemon's answer is silence: the kernel says whether it is done. One
+            // that was killed left what it had installed.
+            return self.wait_gone(&names).or_else(|_| self.remove_tables(&names));
         }
         // The name goes last: SAs without one would be taken for a new session.
         self.remove_tables(&names)?;

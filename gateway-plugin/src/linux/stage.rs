@@ -18,6 +18,9 @@ use crate::{
     xfrm::{Counters, KernelSa, SaId},
 };
 
+/// How far ahead the end of numbers may be that the outer interface enforces.
+const FAR: u64 = 1 << 31;
+
 impl Inner {
     pub(super) fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         let no = |status, detail| Err(Refusal::new(status, detail));
@@ -337,7 +340,8 @@ impl Inner {
                 self.remove(id)?;
                 self.steer.discard(id, &source)?;
             }
-            Some(Phase::Released { .. }) => self.steer.forget(id)?,
+            // What stands for it guards its packets until it is held again.
+            Some(Phase::Released { .. }) => {}
             _ => return Ok(()),
         }
         self.take_out(id);
@@ -381,11 +385,16 @@ impl Inner {
 
     /// Stands at the end of the granted ranges.
     fn limit(&mut self, id: SessionId, paths: &Paths, ends: &[End]) -> Result<(), Refusal> {
-        let of = |end: &End| {
-            let pair = paths.pairs.iter().find(|pair| pair.sa == end.sa)?;
-            Some((pair.outbound.spi, end.end))
-        };
-        let ends: Vec<_> = ends.iter().filter_map(of).collect();
-        if ends.is_empty() { Ok(()) } else { self.steer.limit(id, &paths.flow, &ends) }
+        let mut limits = Vec::new();
+        for end in ends {
+            let Some(pair) = paths.pairs.iter().find(|pair| pair.sa == end.sa) else { continue };
+            let used = self.tables.counters(&[pair.outbound])?;
+            let used = used.first().map_or(0, |counters| counters.sequence);
+            // Outside only the low 32 bits are seen: an end that is far is none yet.
+            if end.end.saturating_sub(used) <= FAR {
+                limits.push((pair.outbound.spi, end.end));
+            }
+        }
+        if ends.is_empty() { Ok(()) } else { self.steer.limit(id, &paths.flow, &limits) }
     }
 }

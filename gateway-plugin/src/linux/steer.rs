@@ -1,6 +1,10 @@
 //! [`Steer`] on [`Steering`], and the bypass policies that it wants of the kernel.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use protocol_spec::{
     context::{Direction, Policy, Prefix, Selector},
@@ -16,6 +20,8 @@ use crate::{
 
 /// Before every policy of an IKE daemon: lower is stronger.
 const FIRST: u32 = 1;
+/// After every other policy.
+const LAST: u32 = u32::MAX;
 
 /// Steering, with the gateways that it knows.
 pub(crate) struct Steered {
@@ -23,6 +29,10 @@ pub(crate) struct Steered {
     neighbours: BTreeMap<Name, Neighbour>,
     /// Addresses that move as a whole.
     moving: Vec<IpAddr>,
+    /// Sessions whose staging ended: their source may divert packets here for a
+    /// moment more, so the guard stays for one maintenance at least. Those of now,
+    /// and those of the time before.
+    discarded: [BTreeSet<SessionId>; 2],
 }
 
 impl Steered {
@@ -31,7 +41,14 @@ impl Steered {
         neighbours: BTreeMap<Name, Neighbour>,
         moving: Vec<IpAddr>,
     ) -> Self {
-        Self { steering, neighbours, moving }
+        Self { steering, neighbours, moving, discarded: Default::default() }
+    }
+
+    /// The session is back before its guard was gone.
+    fn keep(&mut self, session: SessionId) {
+        for discarded in &mut self.discarded {
+            discarded.remove(&session);
+        }
     }
 
     fn neighbour(&self, name: &Name) -> Result<Neighbour, Refusal> {
@@ -64,19 +81,24 @@ fn traffic(flow: &Flow) -> Traffic {
 
 impl Steer for Steered {
     fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.keep(session);
         self.steering.known(session, &traffic(flow)).map_err(refusal)?;
         self.steering.arrived(session).map_err(refusal)
     }
 
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         self.steering.stand_by(flow.local.ip()).map_err(refusal)?;
+        self.keep(session);
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
 
-    /// Not kept at the outer interface yet: the end of a range is told, but numbers
-    /// above it leave.
-    fn limit(&mut self, _: SessionId, _: &Flow, _: &[(u32, u64)]) -> Result<(), Refusal> {
-        Ok(())
+    fn limit(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        ends: &[(u32, u64)],
+    ) -> Result<(), Refusal> {
+        self.steering.limit(session, &traffic(flow), ends).map_err(refusal)
     }
 
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
@@ -92,7 +114,8 @@ impl Steer for Steered {
         // One that is no neighbour any more gets nothing back.
         let source = self.neighbours.get(source).cloned();
         self.steering.discard(session, source.as_ref()).map_err(refusal)?;
-        self.steering.forget(session).map_err(refusal)
+        self.discarded[0].insert(session);
+        Ok(())
     }
 
     fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal> {
@@ -117,6 +140,10 @@ impl Steer for Steered {
     }
 
     fn maintain(&mut self) -> Result<(), Refusal> {
+        let [now, before] = &mut self.discarded;
+        for session in std::mem::replace(before, std::mem::take(now)) {
+            self.steering.forget(session).map_err(refusal)?;
+        }
         let repaired = self.steering.repair().map_err(refusal)?;
         if repaired > 0 {
             tracing::warn!(sessions = repaired, "somebody removed rules of ours; they are back");
@@ -160,6 +187,15 @@ impl Bypass for Kernel {
         let results = self.remove_policies(&bypasses(inner, interface));
         first_error(results, |error| matches!(error, XfrmError::Missing(_)))
     }
+
+    fn guard(&mut self, inner: &[Prefix], outer: &[u32]) -> Result<(), String> {
+        first_error(self.replace_policies(&blocks(inner, outer)), |_| false)
+    }
+
+    fn unguard(&mut self, inner: &[Prefix], outer: &[u32]) -> Result<(), String> {
+        let results = self.remove_policies(&blocks(inner, outer));
+        first_error(results, |error| matches!(error, XfrmError::Missing(_)))
+    }
 }
 
 fn first_error(
@@ -172,20 +208,35 @@ fn first_error(
 
 /// Packets to these prefixes that are routed out on the inner interface.
 fn bypasses(inner: &[Prefix], interface: u32) -> Vec<KernelPolicy> {
+    let bypass = |policy| KernelPolicy::bypass(policy, Some(interface));
+    towards(inner, FIRST).into_iter().map(bypass).collect()
+}
+
+/// Packets to these prefixes that would leave on the outer interfaces in clear.
+fn blocks(inner: &[Prefix], outer: &[u32]) -> Vec<KernelPolicy> {
+    let block = |interface: &u32| {
+        let block =
+            |policy| KernelPolicy { interface: Some(*interface), ..KernelPolicy::block(policy) };
+        towards(inner, LAST).into_iter().map(block).collect::<Vec<_>>()
+    };
+    outer.iter().flat_map(block).collect()
+}
+
+/// Outbound policies from everywhere to these prefixes.
+fn towards(inner: &[Prefix], priority: u32) -> Vec<Policy> {
     let any = |prefix| Selector { prefix, ports: (0, u16::MAX) };
     let policies = inner.iter().map(|destination| {
         let zero = match destination.address {
             IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
-        let policy = Policy {
+        Policy {
             direction: Direction::Out,
-            priority: FIRST,
+            priority,
             source: any(Prefix { address: zero, bits: 0 }),
             destination: any(*destination),
             protocol: 0,
-        };
-        KernelPolicy::bypass(policy, Some(interface))
+        }
     });
     policies.collect()
 }

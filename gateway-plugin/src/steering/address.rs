@@ -61,8 +61,14 @@ impl Steering {
     /// # Errors
     /// [`SteeringError`] if the rules cannot be loaded.
     pub fn repair(&mut self) -> Result<usize, SteeringError> {
-        self.links = Links::find(&self.config)?;
+        let links = Links::find(&self.config)?;
+        if links == self.links && self.stands() {
+            self.routes.ensure_rules(self.config.preference)?;
+            return Ok(0);
+        }
+        self.links = links;
         ruleset::load(&self.config, &self.links, &self.quiet())?;
+        self.rules = self.nft.rules()?;
         let missing = self.ledger.missing_in(&Ledger::read(&mut self.nft)?);
         for result in self.nft.apply(&missing) {
             result?;
@@ -70,6 +76,14 @@ impl Steering {
         self.share_unknown()?;
         self.routes.ensure_rules(self.config.preference)?;
         Ok(missing.len())
+    }
+
+    /// Whether all rules and elements are there. To load them takes long, and
+    /// nobody is steered meanwhile.
+    fn stands(&mut self) -> bool {
+        self.nft.rules().is_ok_and(|rules| rules == self.rules)
+            && Ledger::read(&mut self.nft)
+                .is_ok_and(|found| self.ledger.missing_in(&found).is_empty())
     }
 
     /// The ruleset as it is loaded here, for a person to read.

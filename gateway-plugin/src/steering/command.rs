@@ -14,7 +14,7 @@ use nix::{
 };
 
 /// How long a program may take before it is killed.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// What is kept of its complaints.
 const COMPLAINTS: u64 = 4096;
 

@@ -11,7 +11,7 @@ use nix::{
 use super::{Config, SteeringError};
 
 /// An Ethernet interface.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) mac: [u8; 6],
@@ -19,7 +19,7 @@ pub(super) struct Link {
 }
 
 /// The interfaces that steering works on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Links {
     /// In the order of the configuration.
     pub(super) outer: Vec<Link>,

@@ -9,13 +9,14 @@ use super::{
     SteeringError,
     message::{Attributes, Builder, Messages, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL},
     netlink::{DUMP_ATTEMPTS, Dump, Netlink},
-    set::{Element, Set, TABLE},
+    set::{Element, FAMILIES, Set, TABLE},
 };
 
 /// `NETLINK_NETFILTER`.
 pub(super) const NETFILTER: isize = 12;
 const NFTABLES: u16 = 10;
 const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
+const GET_RULES: u16 = NFTABLES << 8 | 7;
 const GET_ELEMENTS: u16 = NFTABLES << 8 | 13;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 const BATCH_BEGIN: u16 = 16;
@@ -23,6 +24,7 @@ const BATCH_END: u16 = 17;
 
 // Attributes of an element list, of an element, and of data (nf_tables.h).
 const LIST_TABLE: u16 = 1;
+const RULE_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
@@ -30,6 +32,7 @@ const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_USERDATA: u16 = 6;
+const ELEMENT_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
 const INTERVAL_END: u32 = 1;
 /// In the user data: a comment, as `nft` shows it.
@@ -154,6 +157,30 @@ impl Nft {
         }
     }
 
+    /// How many rules our tables have.
+    pub(super) fn rules(&mut self) -> Result<usize, SteeringError> {
+        let fail = |error| SteeringError::kernel("nftables rules", error);
+        let mut count = 0;
+        for family in FAMILIES {
+            let mut left = DUMP_ATTEMPTS;
+            count += loop {
+                let sequence = self.netlink.next_sequence();
+                let mut builder = Builder::default();
+                builder.message(GET_RULES, NLM_F_DUMP, sequence, &envelope(family, 0));
+                builder.put_text(RULE_TABLE, TABLE);
+                match self.netlink.dump(&builder.into_octets(), sequence).map_err(fail)? {
+                    Dump::Whole(bodies) => break bodies.len(),
+                    Dump::Interrupted if left > 0 => left -= 1,
+                    Dump::Interrupted => {
+                        let why = "it changes without pause";
+                        return Err(SteeringError::Answer { what: "nftables dump", why });
+                    }
+                }
+            };
+        }
+        Ok(count)
+    }
+
     /// All elements of a set, with the session in their comment.
     pub(super) fn elements(
         &mut self,
@@ -216,6 +243,9 @@ fn put_elements(
         for element in elements {
             list.nest(LIST_ELEMENT, |inside| {
                 inside.nest(ELEMENT_KEY, |key| key.put(DATA_VALUE, &element.key));
+                if let Some(end) = element.end.as_ref().filter(|_| element.set.spans()) {
+                    inside.nest(ELEMENT_KEY_END, |key| key.put(DATA_VALUE, end));
+                }
                 if let Some(data) = &element.data {
                     inside.nest(ELEMENT_DATA, |value| value.put(DATA_VALUE, data));
                 }
@@ -223,7 +253,7 @@ fn put_elements(
                     inside.put(ELEMENT_USERDATA, &comment(session));
                 }
             });
-            if let Some(end) = &element.end {
+            if let Some(end) = element.end.as_ref().filter(|_| !element.set.spans()) {
                 list.nest(LIST_ELEMENT, |inside| {
                     inside.put(ELEMENT_FLAGS, &INTERVAL_END.to_be_bytes());
                     inside.nest(ELEMENT_KEY, |key| key.put(DATA_VALUE, end));
@@ -263,12 +293,13 @@ fn read_elements(set: Set, bodies: &[Vec<u8>]) -> Vec<(Element, Option<SessionId
             }
             let data = inside.inside(ELEMENT_DATA).find(DATA_VALUE).map(<[u8]>::to_vec);
             let session = inside.find(ELEMENT_USERDATA).and_then(read_comment);
-            found.push((Element { set, key: key.to_vec(), end: None, data }, session));
+            let end = inside.inside(ELEMENT_KEY_END).find(DATA_VALUE).map(<[u8]>::to_vec);
+            found.push((Element { set, key: key.to_vec(), end, data }, session));
         }
     }
     // An interval ends at the nearest end above its key: intervals never overlap.
     ends.sort_unstable();
-    for (element, _) in &mut found {
+    for (element, _) in found.iter_mut().filter(|_| !set.spans()) {
         let at = ends.partition_point(|end| *end <= element.key);
         element.end = ends.get(at).cloned();
     }

@@ -36,6 +36,11 @@ pub(super) enum Set {
     BlockIke4,
     /// End user's IPv6 address and IKE initiator SPI that must not leave.
     BlockIke6,
+    /// End user's IPv4 address, outbound SPI and the low 32 bits of numbers that must
+    /// not leave.
+    Limit4,
+    /// The same in IPv6.
+    Limit6,
     /// IPv4 prefixes that never leave in clear.
     Guard4,
     /// IPv6 prefixes that never leave in clear.
@@ -64,12 +69,14 @@ pub(super) enum Set {
 const INET: u8 = 1;
 /// nfnetlink's number of family `netdev`.
 const NETDEV: u8 = 5;
+/// Those of our tables that have sets.
+pub(super) const FAMILIES: [u8; 2] = [INET, NETDEV];
 /// The table, in each family.
 pub(super) const TABLE: &str = "cxtp";
 
 impl Set {
     /// All whose elements belong to sessions.
-    pub(super) const OF_SESSIONS: [Self; 24] = [
+    pub(super) const OF_SESSIONS: [Self; 26] = [
         Self::HoldSpi,
         Self::HoldIke,
         Self::HoldInner4,
@@ -84,6 +91,8 @@ impl Set {
         Self::Block6,
         Self::BlockIke4,
         Self::BlockIke6,
+        Self::Limit4,
+        Self::Limit6,
         Self::Guard4,
         Self::Guard6,
         Self::Own4,
@@ -113,6 +122,8 @@ impl Set {
             Self::Block6 => "block6",
             Self::BlockIke4 => "block_ike4",
             Self::BlockIke6 => "block_ike6",
+            Self::Limit4 => "limit4",
+            Self::Limit6 => "limit6",
             Self::Guard4 => "guard4",
             Self::Guard6 => "guard6",
             Self::Own4 => "own4",
@@ -135,6 +146,12 @@ impl Set {
         }
     }
 
+    /// Whether an element of it names its first and its last key, each a
+    /// concatenation, as the kernel wants it where a field is an interval.
+    pub(super) fn spans(self) -> bool {
+        matches!(self, Self::Limit4 | Self::Limit6)
+    }
+
     /// What it is part of.
     pub(super) fn purpose(self) -> Purpose {
         match self {
@@ -147,6 +164,7 @@ impl Set {
             | Self::RouteSpi6
             | Self::RouteIke6 => Purpose::Relay,
             Self::Block4 | Self::Block6 | Self::BlockIke4 | Self::BlockIke6 => Purpose::Block,
+            Self::Limit4 | Self::Limit6 => Purpose::Limit,
             Self::Guard4 | Self::Guard6 => Purpose::Guard,
             Self::Own4 | Self::OwnHost4 | Self::Own6 | Self::OwnHost6 => Purpose::Own,
             Self::Other4 | Self::OtherHost4 | Self::Other6 | Self::OtherHost6 => Purpose::Other,
@@ -166,6 +184,8 @@ pub(super) enum Purpose {
     Relay,
     /// Nothing leaves under the session's SAs.
     Block,
+    /// Numbers that were not granted do not leave.
+    Limit,
     /// Inner packets never leave in clear.
     Guard,
     /// The session's client is ours.
@@ -181,7 +201,8 @@ pub(super) enum Purpose {
 pub(super) struct Element {
     pub(super) set: Set,
     pub(super) key: Vec<u8>,
-    /// For an interval, the first key behind it; `None` at the end of all keys.
+    /// For an interval, the first key behind it; `None` at the end of all keys. In a
+    /// set of [`Set::spans`], the last key of it.
     pub(super) end: Option<Vec<u8>>,
     /// For a map, the value.
     pub(super) data: Option<Vec<u8>>,
@@ -203,6 +224,15 @@ impl Element {
         let set = if prefix.address.is_ipv4() { v4 } else { v6 };
         let (first, behind) = bounds(prefix);
         Self { end: behind, ..Self::of(set, first) }
+    }
+
+    /// Numbers from `first` to `last` under an outbound SPI.
+    pub(super) fn numbers(remote: IpAddr, spi: [u8; 4], first: u32, last: u32) -> Self {
+        let key = |number: u32| {
+            let rest = [spi, number.to_be_bytes()].concat();
+            Self::with_address(Set::Limit4, Set::Limit6, remote, &rest)
+        };
+        Self { end: Some(key(last).key), ..key(first) }
     }
 
     /// An address and something else.

@@ -88,6 +88,24 @@ pub trait Bypass: Send {
         inner: &[Prefix],
         interface: u32,
     ) -> Result<(), String>;
+
+    /// Installs, behind all others, an outbound policy for each destination prefix
+    /// that drops what would leave on these interfaces: a guard that stands when
+    /// somebody takes our rules away. Safe to repeat.
+    ///
+    /// # Errors
+    /// As [`Bypass::allow`].
+    fn guard(&mut self, _inner: &[Prefix], _outer: &[u32]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Removes them.
+    ///
+    /// # Errors
+    /// As [`Bypass::allow`].
+    fn unguard(&mut self, _inner: &[Prefix], _outer: &[u32]) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// For a host without outbound policies.
@@ -161,6 +179,43 @@ impl Traffic {
             Element::with_address(Set::BlockIke4, Set::BlockIke6, self.remote.ip(), &spi)
         });
         esp.chain(ike).collect()
+    }
+
+    /// Numbers at or above each end, by outbound SPI: those within half of the 32
+    /// bits that a packet shows.
+    pub(super) fn limit(&self, ends: &[(u32, u64)]) -> Vec<Element> {
+        let number = |(spi, end): &(u32, u64)| {
+            let (spi, first) = (spi.to_be_bytes(), *end as u32);
+            let last = first.wrapping_add(u32::MAX >> 1);
+            let of = |first, last| Element::numbers(self.remote.ip(), spi, first, last);
+            if first <= last {
+                vec![of(first, last)]
+            } else {
+                vec![of(first, u32::MAX), of(0, last)]
+            }
+        };
+        ends.iter().flat_map(number).collect()
+    }
+
+    /// Those of these limits whose SPIs are still in use, at the address that the end
+    /// user has now.
+    pub(super) fn limits_kept<'a>(
+        &self,
+        standing: impl Iterator<Item = &'a Element>,
+    ) -> Vec<Element> {
+        let kept = standing.filter(|element| element.set.purpose() == Purpose::Limit);
+        let moved = kept.filter_map(|element| {
+            let numbers = |key: &[u8]| -> Option<([u8; 4], u32)> {
+                let (_, rest) = key.split_last_chunk::<8>()?;
+                let [a, b, c, d, number @ ..] = *rest;
+                Some(([a, b, c, d], u32::from_be_bytes(number)))
+            };
+            let (spi, first) = numbers(&element.key)?;
+            let (_, last) = numbers(element.end.as_deref()?)?;
+            let in_use = self.children.iter().any(|(_, out)| out.to_be_bytes() == spi);
+            in_use.then(|| Element::numbers(self.remote.ip(), spi, first, last))
+        });
+        moved.collect()
     }
 
     pub(super) fn relay(&self, reach: Reach) -> Vec<Element> {

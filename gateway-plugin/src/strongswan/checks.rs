@@ -7,13 +7,18 @@ pub mod settings;
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use protocol_spec::{
-    context::{Context, IkeTransforms, SideEffects},
+    context::{IkeTransforms, SideEffects},
     profile::Profile,
     status::{Refusal, Status},
 };
 
 pub use self::settings::{Settings, SettingsError};
-use super::vici::{Algorithms, Client, ConnectionInfo, Pool, Stats, Version, ViciError, names};
+use super::{
+    ha::IkeSpis,
+    vici::{
+        Algorithms, Client, ConnectionInfo, IkeSaInfo, Pool, Stats, Version, ViciError, names,
+    },
+};
 
 /// What a charon told of itself at one time. Configurations, pools and leases
 /// change: gather anew for each batch.
@@ -27,6 +32,8 @@ pub struct Facts {
     pub connections: Vec<ConnectionInfo>,
     /// Its pools.
     pub pools: Vec<Pool>,
+    /// Inner addresses of its IKE SAs, by the SPIs of each.
+    pub held: Vec<(IkeSpis, Vec<IpAddr>)>,
     /// What it can compute.
     pub algorithms: Algorithms,
 }
@@ -41,44 +48,42 @@ impl Facts {
             version: client.version(timeout)?,
             stats: client.stats(timeout)?,
             connections: client.list_conns(timeout)?,
+            // Before the IKE SAs: a lease that nobody has then is not one of a user
+            // who is just coming up.
             pools: client.pools(timeout)?,
+            held: client.list_sas(timeout)?.into_iter().map(inner_addresses).collect(),
             algorithms: client.algorithms(timeout)?,
         })
     }
 
-    /// Whether a session of this profile could be put into this charon. `lent`
-    /// are the addresses that this gateway handed out itself and that left with
-    /// a session: they may come home.
+    /// Whether a session of this profile could be put into this charon.
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn admit(&self, profile: &Profile, lent: &[IpAddr]) -> Result<(), Refusal> {
-        if profile.ike_spis.is_none() {
-            return Ok(());
-        }
+    pub fn admit(&self, profile: &Profile) -> Result<(), Refusal> {
+        let Some(spis) = profile.ike_spis else { return Ok(()) };
         plugins(&self.stats)?;
         configuration(&self.connections, &profile.configuration, [])?;
-        addresses(&self.pools, &profile.virtual_ips, lent)?;
+        addresses(&self.pools, &profile.virtual_ips, &self.lent(spis))?;
         if let Some(transforms) = &profile.ike_transforms {
             ike_transforms(&self.algorithms, transforms)?;
         }
         no_side_effects(profile.side_effects)
     }
 
-    /// The same by the context itself, which knows the names of its Child SAs.
-    ///
-    /// # Errors
-    /// The first check that fails.
-    pub fn admit_context(&self, context: &Context, lent: &[IpAddr]) -> Result<(), Refusal> {
-        let Some(ike) = &context.ike else { return Ok(()) };
-        plugins(&self.stats)?;
-        let children = context.children.iter().map(|child| child.configuration.as_str());
-        configuration(&self.connections, &ike.configuration, children)?;
-        let inner: Vec<_> = ike.virtual_ips.iter().map(|ip| ip.address).collect();
-        addresses(&self.pools, &inner, lent)?;
-        ike_transforms(&self.algorithms, &ike.transforms)?;
-        no_side_effects(ike.side_effects)
+    /// Addresses that this charon handed out and that left with a session: their
+    /// leases were kept (see [`lend`](super::ha::put::lend)), and no IKE SA here has
+    /// them, unless it is the session's own.
+    fn lent(&self, own: IkeSpis) -> Vec<IpAddr> {
+        let others = || self.held.iter().filter(|(spis, _)| *spis != own);
+        let free = |address: &IpAddr| !others().any(|(_, held)| held.contains(address));
+        let leases = self.pools.iter().flat_map(|pool| &pool.leases);
+        leases.filter(|lease| lease.online).map(|lease| lease.address).filter(free).collect()
     }
+}
+
+fn inner_addresses(sa: IkeSaInfo) -> (IkeSpis, Vec<IpAddr>) {
+    ((sa.spi_initiator, sa.spi_responder), sa.virtual_ips)
 }
 
 /// The plugins without which nothing can be moved.
@@ -130,15 +135,14 @@ pub fn configuration<'a>(
 }
 
 /// The inner addresses must not be ones that charon might give to somebody else:
-/// its pools do not see sessions that were put in. One that was lent, that is,
-/// handed out here to a session that moved away, may come home as long as nobody
-/// has it.
+/// its pools do not see sessions that were put in. One that was `lent`, that is,
+/// handed out here to a session that moved away and kept for it, may come home.
 ///
 /// # Errors
 /// [`Status::AddressCollision`].
 pub fn addresses(pools: &[Pool], moved: &[IpAddr], lent: &[IpAddr]) -> Result<(), Refusal> {
     let no = |detail: String| Err(Refusal::new(Status::AddressCollision, detail));
-    for address in moved {
+    for address in moved.iter().filter(|address| !lent.contains(address)) {
         for pool in pools {
             let name = &pool.name;
             let lease = pool.leases.iter().find(|l| l.online && l.address == *address);
@@ -146,7 +150,7 @@ pub fn addresses(pools: &[Pool], moved: &[IpAddr], lent: &[IpAddr]) -> Result<()
                 let who = &lease.identity;
                 return no(format!("{address} of pool `{name}` is in use here by {who}"));
             }
-            if pool.covers(*address) && !lent.contains(address) {
+            if pool.covers(*address) {
                 return no(format!(
                     "{address} may be handed out here by pool `{name}` ({} addresses from {}): \
                      give each gateway a range of its own",

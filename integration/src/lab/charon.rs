@@ -151,6 +151,16 @@ impl Charon {
         self.swanctl(&args).map(drop).with_context(|| tail(&self.log()))
     }
 
+    /// Sets up a child of a connection, and its IKE SA if there is none.
+    ///
+    /// # Errors
+    /// What charon says.
+    pub fn initiate_of(&self, connection: &str, child: &str) -> Result<()> {
+        let seconds = EXCHANGE.as_secs().to_string();
+        let args = ["--initiate", "--ike", connection, "--child", child, "--timeout", &seconds];
+        self.swanctl(&args).map(drop).with_context(|| tail(&self.log()))
+    }
+
     /// Waits until its SAs are as wanted and returns what `look` found.
     ///
     /// # Errors

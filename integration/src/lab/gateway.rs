@@ -13,6 +13,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use super::{
@@ -120,8 +124,8 @@ impl Site {
         Ok(Self { at, program, folder, linux: None, daemon: None, control })
     }
 
-    /// Starts `cxtp-linux` and waits until it has its socket. It wants to find charon
-    /// running; charon must not have an IKE SA yet, since its first words would be lost.
+    /// Starts `cxtp-linux` and waits until it has its socket. It does not need charon,
+    /// which may start, end and start again beside it.
     ///
     /// # Errors
     /// The end of its log.
@@ -209,9 +213,23 @@ impl Site {
     /// If it does not run.
     pub fn kill_linux(&mut self) -> Result<()> {
         match self.linux.take() {
-            Some(mut linux) => Ok(linux.kill()?),
+            Some(mut linux) => {
+                linux.kill()?;
+                // By this file the next one is seen to be ready.
+                Ok(fs::remove_file(socket(&self.folder))?)
+            }
             None => bail!("cxtp-linux of {} does not run", GATEWAYS[self.at]),
         }
+    }
+
+    /// Stops its `cxtp-linux` in the middle of whatever it does, or lets it go on.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn freeze_linux(&self, frozen: bool) -> Result<()> {
+        let linux = self.linux.as_ref().context("cxtp-linux does not run")?;
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        Ok(kill(Pid::from_raw(i32::try_from(linux.id())?), signal)?)
     }
 
     /// Fails if a process ended that should run.

@@ -24,8 +24,8 @@ use cxtp::service::api::{Mode, Summary};
 
 use super::{
     charon::{
-        Charon, EXCHANGE,
-        config::{CONNECTION, Vpn},
+        Charon, EXCHANGE, IkeSa,
+        config::{CONNECTION, Vpn, connection_of},
     },
     gateway::{Pki, Settings, Site},
     inside::LAB,
@@ -54,8 +54,10 @@ const SECRET_FOLDERS: &[&str] = &["swanctl", "pki"];
 pub struct Setup {
     /// What users and gateways agree on.
     pub vpn: Vpn,
-    /// End users.
+    /// Nodes of end users.
     pub users: usize,
+    /// End users in each node.
+    pub each: usize,
     /// Behind a router with NAT.
     pub nat: bool,
     /// IPv6 outside.
@@ -76,6 +78,7 @@ impl Default for Setup {
         Self {
             vpn: Vpn::default(),
             users: 1,
+            each: 1,
             nat: false,
             ipv6: false,
             gateways: 2,
@@ -83,6 +86,13 @@ impl Default for Setup {
             moves: 0,
             daemons: None,
         }
+    }
+}
+
+impl Setup {
+    /// The end users in a node, all from 1.
+    pub fn household(&self, node: usize) -> Vec<usize> {
+        ((node - 1) * self.each + 1..=node * self.each).collect()
     }
 }
 
@@ -137,23 +147,22 @@ impl World {
             }
         }
         let alone = setup.daemons.as_ref().is_some_and(|settings| settings.kernel_only);
+        // First of all: it holds the address to which charon tells secrets.
+        sites.iter_mut().try_for_each(Site::start_linux)?;
         let mut gateways = Vec::new();
         for at in 0..if alone { 0 } else { setup.gateways } {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
-            let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users);
+            let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
-        for site in &mut sites {
-            site.start_linux()?;
-            site.start_daemon()?;
-        }
+        sites.iter_mut().try_for_each(Site::start_daemon)?;
         for site in &sites {
             site.wait_for_peer()?;
         }
         let mut users = Vec::new();
         for user in 1..=if alone { 0 } else { setup.users } {
             let name = Net::user_name(user);
-            let files = setup.vpn.user(user, to);
+            let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
         }
         let (report, keys) = (Report::default(), Keys::default());
@@ -176,9 +185,15 @@ impl World {
     /// What does not come up.
     pub fn establish(&mut self) -> Result<()> {
         let children: Vec<_> = self.setup.vpn.children.iter().map(|c| c.name.clone()).collect();
-        for user in &self.users {
+        for (node, charon) in (1..).zip(&self.users) {
             for child in &children {
-                user.initiate(child)?;
+                if self.setup.each == 1 {
+                    charon.initiate(child)?;
+                    continue;
+                }
+                for user in self.setup.household(node) {
+                    charon.initiate_of(&connection_of(user), child)?;
+                }
             }
         }
         self.note_keys()?;
@@ -200,6 +215,24 @@ impl World {
         Ok(Flow { node, user: address, host, server, number })
     }
 
+    /// The flows of all end users in a node (from 1).
+    ///
+    /// # Errors
+    /// If one has no virtual address.
+    pub fn flows(&self, node: usize) -> Result<Vec<Flow>> {
+        if self.setup.each == 1 {
+            return Ok(vec![self.flow(node)?]);
+        }
+        let charon = self.users.get(node - 1).context("no such node")?;
+        let flow = |(at, sa): (usize, &IkeSa)| {
+            let address: IpAddr = sa.virtual_ips.first().context("no virtual address")?.parse()?;
+            let server = SERVER_INNER.of(address.is_ipv6());
+            let number = u16::try_from((node - 1) * self.setup.each + at + 1)?;
+            Ok(Flow { node: charon.node().into(), user: address, server, number })
+        };
+        charon.sas()?.iter().enumerate().map(flow).collect()
+    }
+
     /// Starts traffic of all users, this many packets per second each way in all, and
     /// waits until it flows.
     ///
@@ -218,8 +251,8 @@ impl World {
         users: impl IntoIterator<Item = usize>,
         rate: u32,
     ) -> Result<Traffic> {
-        let flows: Result<Vec<_>> = users.into_iter().map(|user| self.flow(user)).collect();
-        let traffic = Traffic::start(&flows?, rate)?;
+        let flows: Result<Vec<_>> = users.into_iter().map(|node| self.flows(node)).collect();
+        let traffic = Traffic::start(&flows?.concat(), rate)?;
         traffic.wait_for_packets(3, EXCHANGE)?;
         Ok(traffic)
     }

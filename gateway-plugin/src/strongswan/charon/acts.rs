@@ -186,7 +186,7 @@ impl IkeDaemon for Charon {
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
-        facts.admit(profile, &[])?;
+        facts.admit(profile)?;
         let Some((initiator, responder)) = profile.ike_spis else {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
@@ -265,8 +265,10 @@ impl IkeDaemon for Charon {
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {
         let Ok(ike) = self.ike(session) else { return Ok(()) };
         let version = self.version()?;
-        let message = put::delete(&ike, version).map_err(unsent)?;
-        self.socket.send([&message], PATIENCE).map_err(unsent)?;
+        // Whoever forgets a session leaves it to another gateway, address and all.
+        let messages = [put::lend(&ike, version), put::delete(&ike, version)];
+        let messages: Vec<_> = messages.into_iter().collect::<Result<_, _>>().map_err(unsent)?;
+        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         lock(&self.tracker).forget(session);
         self.numbers.remove(&session);
         Ok(())

@@ -98,19 +98,42 @@ fn a_moved_address_must_not_be_one_that_is_handed_out() {
         Status::AddressCollision,
         &["10.9.0.12", "`p`", "a range of its own"],
     );
-    // Home again.
-    assert_eq!(addresses(&pools, &[inside], &[inside]), Ok(()));
-    // Meanwhile somebody else got it.
+    // Somebody else has it.
     let lease = Lease { address: inside, identity: "other@example.org".to_owned(), online: true };
     let mut taken = pools.clone();
     taken[0].leases.push(lease);
     refused(
-        addresses(&taken, &[inside], &[inside]),
+        addresses(&taken, &[inside], &[]),
         Status::AddressCollision,
         &["10.9.0.12", "in use here by other@example.org"],
     );
-    taken[0].leases[0].online = false;
+    // Home again.
     assert_eq!(addresses(&taken, &[inside], &[inside]), Ok(()));
+}
+
+#[test]
+fn a_lease_that_no_ike_sa_has_was_lent() {
+    let lease = |address, online| Lease { address, identity: "a".to_owned(), online };
+    let (ours, other) = (ip("10.9.0.12"), ip("10.9.0.13"));
+    let mut facts = Facts {
+        version: Version {
+            daemon: "charon".to_owned(),
+            version: "5.9.8".to_owned(),
+            system: <_>::default(),
+        },
+        stats: stats(&["ha", "kernel-netlink"]),
+        connections: connections(),
+        pools: vec![pool("10.9.0.10", 10)],
+        held: vec![((1, 2), vec![other])],
+        algorithms: Algorithms::default(),
+    };
+    facts.pools[0].leases =
+        vec![lease(ours, true), lease(other, true), lease(ip("10.9.0.14"), false)];
+    assert_eq!(facts.lent((3, 4)), [ours]);
+    // What was staged before is in its own way for nobody.
+    facts.held.push(((3, 4), vec![ours]));
+    assert_eq!(facts.lent((3, 4)), [ours]);
+    assert_eq!(facts.lent((5, 6)), []);
 }
 
 #[test]

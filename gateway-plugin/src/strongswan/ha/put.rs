@@ -404,8 +404,21 @@ pub fn activate(
     ])
 }
 
+/// Has charon's books give an IKE SA an inner address that no pool has instead of its
+/// own. Said before [`delete`] of a session that lives on elsewhere: what a pool gave
+/// it stays leased to its identity, so that nobody else gets it, and is free again
+/// when the session has come home and ended there.
+///
+/// # Errors
+/// None that a caller could cause.
+pub fn lend(ike: &IkeId, version: Version) -> Result<Datagram, HaError> {
+    let nowhere = Attribute::RemoteVirtualIp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let attributes = vec![Attribute::IkeId(*ike), nowhere];
+    Message { kind: Kind::IkeUpdate, attributes }.encode(version)
+}
+
 /// Makes charon forget an IKE SA and its Child SAs, in the kernel too, without a
-/// word to the end user.
+/// word to the end user. Ends its leases: see [`lend`].
 ///
 /// # Errors
 /// None that a caller could cause.

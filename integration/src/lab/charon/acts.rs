@@ -47,4 +47,20 @@ impl Charon {
         })
         .map(drop)
     }
+
+    /// The same of one among other connections.
+    ///
+    /// # Errors
+    /// If that does not come.
+    pub fn rekey_ike_of(&self, name: &str) -> Result<()> {
+        let of = |sas: &[IkeSa]| {
+            let mut found = sas.iter().filter(|sa| sa.name == name);
+            let sa = found.next().filter(|sa| sa.established()).cloned();
+            if found.next().is_some() { None } else { sa }
+        };
+        let old = of(&self.sas()?).with_context(|| format!("not one IKE SA {name}"))?;
+        self.swanctl(&["--rekey", "--ike", name])?;
+        let new = |sas: &[IkeSa]| of(sas).filter(|new| new.spis != old.spis);
+        self.wait_for_sas(&format!("a rekeyed IKE SA {name}"), new).map(drop)
+    }
 }

@@ -107,6 +107,11 @@ pub struct Files {
     swanctl: String,
 }
 
+/// The connection of an end user that shares its node with others.
+pub fn connection_of(user: usize) -> String {
+    format!("{CONNECTION}-{user}")
+}
+
 /// Identity of an end user.
 pub fn user_id(user: usize) -> String {
     format!("eu{user}@example.org")
@@ -120,6 +125,22 @@ fn user_secret(user: usize) -> String {
 impl Vpn {
     /// The files of an end user who connects to this address.
     pub fn user(&self, user: usize, gateway: IpAddr) -> Files {
+        self.household(&[user], gateway)
+    }
+
+    /// The files of several end users in one node, each with a connection of its own:
+    /// see [`connection_of`].
+    pub fn household(&self, users: &[usize], gateway: IpAddr) -> Files {
+        let alone = users.len() == 1;
+        let name = |user| if alone { CONNECTION.into() } else { connection_of(user) };
+        let connections: String =
+            users.iter().map(|user| self.connection(&name(*user), *user, gateway)).collect();
+        let secrets = self.secrets(users);
+        let swanctl = format!("connections {{ {connections} }}\nsecrets {{\n{secrets} }}\n");
+        Files { strongswan: strongswan("", "install_virtual_ip = yes"), swanctl }
+    }
+
+    fn connection(&self, name: &str, user: usize, gateway: IpAddr) -> String {
         let id = user_id(user);
         let local = match self.auth {
             Auth::Psk => format!("auth = psk\n id = {id}"),
@@ -127,17 +148,14 @@ impl Vpn {
         };
         let remote = format!("auth = psk\n id = {GATEWAY_ID}");
         let children = self.children(|inner| format!("remote_ts = {inner}"));
-        let swanctl = format!(
-            "connections {{ {CONNECTION} {{\n{}\n remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n \
-             local {{\n {local}\n }}\n remote {{\n {remote}\n }}\n children {{\n{children} }}\n}} }}\n\
-             secrets {{\n{} }}\n",
+        format!(
+            "{name} {{\n{}\n remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n \
+             local {{\n {local}\n }}\n remote {{\n {remote}\n }}\n children {{\n{children} }}\n}}\n",
             self.common(),
             self.vips,
             self.dpd,
             self.user_more,
-            self.secrets(&[user]),
-        );
-        Files { strongswan: strongswan("", "install_virtual_ip = yes"), swanctl }
+        )
     }
 
     /// The files of a gateway that listens on these addresses and hands out these

@@ -1,13 +1,19 @@
 //! Scenarios that run in the guest.
 
 pub mod baseline;
+pub mod counters;
+pub mod crash;
+pub mod crossing;
 pub mod families;
 pub mod guest;
 pub mod kernel_sas;
+pub mod hostile;
 pub mod kernel_tests;
 pub mod mono_lan;
 pub mod moves;
 pub mod sabotage;
+pub mod ten_minutes;
+pub mod users;
 
 use std::path::PathBuf;
 
@@ -154,6 +160,78 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: moves::multi_lan,
+    },
+    Scenario {
+        name: "daemon-crash",
+        shows: "`kill -9` of cxtpd and of cxtp-linux on either side at every step of a transfer",
+        quick: false,
+        limit: 400,
+        tests_of: &[],
+        run: crash::daemons,
+    },
+    Scenario {
+        name: "charon-crash",
+        shows: "`kill -9` of charon on either side at every step of a transfer",
+        quick: false,
+        limit: 400,
+        tests_of: &[],
+        run: crash::charons,
+    },
+    Scenario {
+        name: "rekey-crossing",
+        shows: "rekeys of both kinds and a DPD, by either side, at every step of a transfer",
+        quick: false,
+        limit: 560,
+        tests_of: &[],
+        run: crossing::scenario,
+    },
+    Scenario {
+        name: "counters",
+        shows: "moves at number 0 and near 2^32, where a rekey is asked for; window 32",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: counters::plain,
+    },
+    Scenario {
+        name: "counters-esn",
+        shows: "a move over 2^32 with ESN; window 128",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: counters::esn,
+    },
+    Scenario {
+        name: "counters-loss",
+        shows: "moves under loss and reordering; window 2048",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: counters::loss,
+    },
+    Scenario {
+        name: "hostile-local",
+        shows: "somebody else on the HA port, a charon that stops, flushed rules: nothing leaks",
+        quick: false,
+        limit: 240,
+        tests_of: &[],
+        run: hostile::scenario,
+    },
+    Scenario {
+        name: "ten-minutes",
+        shows: "the page for operators of strongSwan, its commands as they stand",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: ten_minutes::follow,
+    },
+    Scenario {
+        name: "hundred-users",
+        shows: "50 of 100 users move in one batch, back and forth ten times",
+        quick: false,
+        limit: 600,
+        tests_of: &[],
+        run: users::hundred,
     },
 ];
 

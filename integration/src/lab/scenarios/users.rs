@@ -1,0 +1,110 @@
+//! Many users: half of them move in one batch, back and forth.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use cxtp::service::api::{Mode, Summary};
+use serde_json::{Value, json};
+
+use crate::{
+    clock::now,
+    lab::{
+        charon::config::connection_of,
+        gateway::{Settings, Sharing},
+        report::Report,
+        world::{Setup, World},
+    },
+};
+
+/// Nodes of end users, and end users in each.
+const NODES: (usize, usize) = (5, 20);
+/// Of these move.
+const BATCH: usize = 50;
+/// Moves to the other gateway and back.
+const ROUNDS: usize = 10;
+/// Packets per second each way, of all users.
+const RATE: u32 = 1000;
+/// How long traffic goes on after the last move.
+const AFTER: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// 100 users, and batches of 50.
+///
+/// # Errors
+/// What could not be done.
+pub fn hundred(_: &[PathBuf]) -> Result<Value> {
+    let settings = Settings { sharing: Sharing::Multicast, ..Settings::default() };
+    let mut world = World::build(Setup {
+        users: NODES.0,
+        each: NODES.1,
+        moves: 2 * ROUNDS as u64,
+        shared: true,
+        daemons: Some(settings),
+        ..Setup::default()
+    })?;
+    world.establish()?;
+    let all = NODES.0 * NODES.1;
+    // The gateways agree by themselves on who answers which node.
+    let counts = [at(&world, 0)?.len(), at(&world, 1)?.len()];
+    if counts.iter().sum::<usize>() != all {
+        bail!("{counts:?} sessions instead of {all} came up");
+    }
+    let home = usize::from(counts[1] > counts[0]);
+    let batch: Vec<String> = at(&world, home)?.into_iter().take(BATCH).collect();
+    let traffic = world.start_traffic(RATE)?;
+    world.baseline(&traffic);
+    let mut batches = Vec::new();
+    for round in 0..2 * ROUNDS {
+        let from = if round % 2 == 0 { home } else { 1 - home };
+        let begun = now();
+        let summary = world.transfer(from, Some(batch.clone()), Mode::Predictive)?;
+        if summary.moved != batch.len() {
+            bail!("{} of {} moved: {:?}", summary.moved, batch.len(), summary.failures);
+        }
+        batches.push(figures(&summary, begun));
+    }
+    traffic.wait_for_packets(2, PATIENCE)?;
+    traffic.run_for(AFTER);
+    world.stop_traffic(traffic)?;
+    let moved: BTreeSet<String> = batch.into_iter().collect();
+    let back = at(&world, home)?.into_iter().filter(|id| moved.contains(id)).count();
+    rekey_some(&world)?;
+    let mut report: Report = world.finish()?;
+    report.expect(back == moved.len(), || format!("{back} of {} came home", moved.len()));
+    report.more.insert("users".into(), all.into());
+    report.more.insert("batches".into(), batches.into());
+    report.passed = report.failures.is_empty();
+    Ok(serde_json::to_value(report)?)
+}
+
+/// The sessions at a gateway.
+fn at(world: &World, gateway: usize) -> Result<Vec<String>> {
+    let site = world.sites.get(gateway).context("no daemon")?;
+    let active = |session: &cxtp::service::api::Session| session.state == "active";
+    let sessions = site.control.sessions()?.into_iter().filter(active);
+    Ok(sessions.map(|session| session.session).collect())
+}
+
+fn figures(summary: &Summary, begun: Instant) -> Value {
+    json!({
+        "moved": summary.moved,
+        "ms": begun.elapsed().as_millis(),
+        "gap_us_p50": summary.gap_us_p50,
+        "gap_us_p99": summary.gap_us_p99,
+        "gap_us_max": summary.gap_us_max,
+    })
+}
+
+/// One user of each node rekeys its IKE SA.
+fn rekey_some(world: &World) -> Result<()> {
+    for (node, charon) in (1..).zip(&world.users) {
+        for user in world.setup.household(node).into_iter().take(1) {
+            charon.rekey_ike_of(&connection_of(user)).with_context(|| format!("user {user}"))?;
+        }
+    }
+    Ok(())
+}
