@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use protocol_spec::{id::SessionId, status::Refusal};
+use protocol_spec::{
+    id::SessionId,
+    status::{Refusal, Status},
+};
 
 use super::{
     daemon::{DaemonEvent, Known, Remembered},
@@ -182,7 +185,13 @@ impl Inner {
             if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
                 continue;
             }
-            let here = self.look_in(id, &tables).and_then(|paths| self.steer.here(id, &paths.flow));
+            let here = self.look_in(id, &tables).and_then(|paths| {
+                self.steer.here(id, &paths.flow)?;
+                if paths.flow.inner.is_empty() {
+                    return Err(Refusal::new(Status::Busy, "no policy leads to it yet"));
+                }
+                Ok(())
+            });
             if let Err(refusal) = here {
                 // Half a session: the rest of it comes soon, or it is told again.
                 tracing::debug!(session = %id, %refusal, "not steered yet");
