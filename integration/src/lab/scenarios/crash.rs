@@ -27,7 +27,7 @@ use crate::{
 /// Packets per second each way of each user.
 const RATE: u32 = 250;
 /// How often somebody is killed, in each role.
-const STEPS: u32 = 8;
+const STEPS: u32 = 4;
 /// Until a batch has ended, and until what it left has settled.
 pub(super) const SETTLED: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(30);
