@@ -40,6 +40,7 @@ mod route;
 mod ruleset;
 mod set;
 mod share;
+mod standby;
 mod traffic;
 
 use std::collections::HashMap;
@@ -48,7 +49,7 @@ use protocol_spec::id::SessionId;
 
 use self::{
     announce::Announcer, hook::Hook, ledger::Ledger, link::Links, nft::Nft, queue::Queue,
-    route::Routes, set::Purpose,
+    route::Routes, set::Purpose, standby::Standby,
 };
 pub use self::{
     config::{Config, InnerReach, Layer2, Limits, Mode},
@@ -73,6 +74,8 @@ pub struct Steering {
     traffic: HashMap<SessionId, Traffic>,
     bypass: Box<dyn Bypass>,
     hook: Hook,
+    /// Shared addresses that another gateway has and that are to come here.
+    standbys: Vec<Standby>,
 }
 
 impl Steering {
@@ -86,7 +89,7 @@ impl Steering {
     pub fn open(config: Config, bypass: Box<dyn Bypass>) -> Result<Self, SteeringError> {
         config.validate()?;
         let links = Links::find(&config)?;
-        ruleset::load(&config, &links)?;
+        ruleset::load(&config, &links, &[])?;
         let mut nft = Nft::open()?;
         let rules = nft.rules()?;
         let ledger = Ledger::read(&mut nft)?;
@@ -109,8 +112,10 @@ impl Steering {
             traffic: HashMap::new(),
             bypass,
             hook,
+            standbys: Vec::new(),
         };
         steering.share()?;
+        steering.stand_by_again()?;
         Ok(steering)
     }
 

@@ -272,7 +272,10 @@ impl Inner {
         session.refuse_stale(order.epoch)?;
         match session.phase {
             Phase::Paused { .. } => {}
-            Phase::Released { .. } => return self.keep(),
+            Phase::Released { .. } => {
+                self.keep()?;
+                return self.leave();
+            }
             _ => return Err(session.unfit("only a paused session is released")),
         }
         self.remove(id)?;
@@ -285,7 +288,16 @@ impl Inner {
             session.paths = None;
             session.ends = Vec::new();
         });
-        self.keep()
+        self.keep()?;
+        self.leave()
+    }
+
+    /// An address that moves as a whole goes after the last session.
+    fn leave(&mut self) -> Result<(), Refusal> {
+        if self.sessions.values().any(|session| session.status().is_some()) {
+            return Ok(());
+        }
+        self.steer.emptied()
     }
 
     /// Takes a session out of the kernel and the daemon, silently.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     holder::{GatewayServer, program, random},
-    steering::{Neighbour, Steering},
+    steering::{Mode, Neighbour, Steering},
     strongswan::{Charon, CharonSettings},
     xfrm::{Follower, Group, Kernel, Transforms},
 };
@@ -109,6 +109,10 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
         (name.clone(), neighbour)
     });
     let neighbours = neighbours.collect();
+    let moving = match config.steering.mode {
+        Mode::Address => shared.clone(),
+        Mode::None | Mode::Shared(_) => Vec::new(),
+    };
     let steering = Steering::open(config.steering, bypass).map_err(text)?;
     let place = Place {
         shared,
@@ -149,7 +153,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
             Box::new(Charon::start(settings, sender, new_id, responses).map_err(text)?)
         }
     };
-    let steered = Box::new(Steered::new(steering, neighbours));
+    let steered = Box::new(Steered::new(steering, neighbours, moving));
     let record = config.socket.with_file_name("sessions.redb");
     LinuxGateway::start(place, Box::new(kernel), steered, daemon, events, &record).map_err(text)
 }

@@ -80,6 +80,20 @@ pub(crate) trait Steer: Send {
     /// Puts back what somebody else removed, and finds the ways to the neighbours
     /// before they are needed. Called from time to time when nothing is moving.
     fn maintain(&mut self) -> Result<(), Refusal>;
+    /// The last session left for another gateway: shared addresses that move as a
+    /// whole go after it.
+    fn emptied(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// Takes such addresses once nobody else has them. Called many times a second.
+    fn take_free(&mut self, _: std::time::Duration) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// Whether packets of sessions that left still come here, however long ago that
+    /// was.
+    fn is_in_between(&mut self) -> bool {
+        false
+    }
     /// Nothing of the session is left.
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal>;
     /// Whether a gateway is known to which packets can be sent.

@@ -231,6 +231,9 @@ impl Inner {
 
     fn tend(&mut self, now: Duration) {
         self.drain(now);
+        if let Err(refusal) = self.steer.take_free(now) {
+            tracing::warn!(%refusal, "a shared address is not taken");
+        }
         self.maintain(now);
         self.hold_again();
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
@@ -279,6 +282,9 @@ impl Inner {
         let over =
             |session: &&Session| matches!(session.phase, Phase::Released { until } if until <= now);
         let over: Vec<SessionId> = self.sessions.values().filter(over).map(|s| s.id).collect();
+        if over.is_empty() || self.steer.is_in_between() {
+            return;
+        }
         for id in over {
             match self.steer.drained(id) {
                 // The tombstone stays: a stage under its epoch is refused.

@@ -1,6 +1,10 @@
 //! [`Steer`] on [`Steering`], and the bypass policies that it wants of the kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use protocol_spec::{
     context::{Direction, Policy, Prefix, Selector},
@@ -23,6 +27,8 @@ const LAST: u32 = u32::MAX;
 pub(crate) struct Steered {
     steering: Steering,
     neighbours: BTreeMap<Name, Neighbour>,
+    /// Addresses that move as a whole.
+    moving: Vec<IpAddr>,
     /// Sessions whose staging ended: their source may divert packets here for a
     /// moment more, so the guard stays for one maintenance at least. Those of now,
     /// and those of the time before.
@@ -30,8 +36,12 @@ pub(crate) struct Steered {
 }
 
 impl Steered {
-    pub(crate) fn new(steering: Steering, neighbours: BTreeMap<Name, Neighbour>) -> Self {
-        Self { steering, neighbours, discarded: Default::default() }
+    pub(crate) fn new(
+        steering: Steering,
+        neighbours: BTreeMap<Name, Neighbour>,
+        moving: Vec<IpAddr>,
+    ) -> Self {
+        Self { steering, neighbours, moving, discarded: Default::default() }
     }
 
     /// The session is back before its guard was gone.
@@ -77,6 +87,7 @@ impl Steer for Steered {
     }
 
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.stand_by(flow.local.ip()).map_err(refusal)?;
         self.keep(session);
         self.steering.hold(session, &traffic(flow)).map_err(refusal)
     }
@@ -143,6 +154,19 @@ impl Steer for Steered {
             }
         }
         Ok(())
+    }
+
+    fn emptied(&mut self) -> Result<(), Refusal> {
+        self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
+    }
+
+    fn take_free(&mut self, now: Duration) -> Result<(), Refusal> {
+        self.steering.take_free(now).map_err(refusal)
+    }
+
+    fn is_in_between(&mut self) -> bool {
+        let has = |address: &IpAddr| self.steering.has_address(*address).unwrap_or(true);
+        self.moving.iter().any(has)
     }
 
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {

@@ -171,6 +171,7 @@ impl Steering {
     pub(super) fn share(&mut self) -> Result<(), SteeringError> {
         if self.config.inner_reach == InnerReach::Proxy {
             answer_at_once(&self.config.inner)?;
+            answer_for_ipv6(&self.config.inner);
         }
         let Mode::Shared(layer2) = self.config.mode else { return Ok(()) };
         for name in &self.config.outer {
@@ -216,6 +217,19 @@ fn answer_at_once(inner: &str) -> Result<(), SteeringError> {
         run(ip, String::new()).map_err(|why| SteeringError::Command { command, why })?;
     }
     Ok(())
+}
+
+/// Linux answers ND for others only where it was told to, and by no other way than
+/// this setting, which may be closed to this process.
+fn answer_for_ipv6(inner: &str) {
+    let place = format!("/proc/sys/net/ipv6/conf/{inner}/proxy_ndp");
+    let is_on = std::fs::read_to_string(&place).is_ok_and(|value| value.trim() != "0");
+    if !is_on && let Err(error) = std::fs::write(&place, "1") {
+        tracing::warn!(
+            %error,
+            "inner IPv6 addresses will not be answered for: set net.ipv6.conf.{inner}.proxy_ndp = 1"
+        );
+    }
 }
 
 /// The prefixes that are single addresses: for those ARP and ND can be answered.

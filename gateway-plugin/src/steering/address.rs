@@ -67,7 +67,7 @@ impl Steering {
             return Ok(0);
         }
         self.links = links;
-        ruleset::load(&self.config, &self.links)?;
+        ruleset::load(&self.config, &self.links, &self.quiet())?;
         self.rules = self.nft.rules()?;
         let missing = self.ledger.missing_in(&Ledger::read(&mut self.nft)?);
         for result in self.nft.apply(&missing) {
@@ -88,7 +88,7 @@ impl Steering {
 
     /// The ruleset as it is loaded here, for a person to read.
     pub fn ruleset(&self) -> String {
-        ruleset::render(&self.config, &self.links)
+        ruleset::render(&self.config, &self.links, &self.quiet())
     }
 
     fn check_address(&self, address: IpAddr) -> Result<(), SteeringError> {

@@ -113,10 +113,24 @@ fn now() -> Instant {
 
 /// The frames that announce an address. ARP is sent as request and as reply:
 /// there are hosts that learn from only one of them.
-fn frames(own: [u8; 6], address: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
+pub(super) fn frames(own: [u8; 6], address: IpAddr, mac: [u8; 6]) -> Vec<Vec<u8>> {
     match address {
         IpAddr::V4(address) => vec![arp(own, address, mac, 1), arp(own, address, mac, 2)],
         IpAddr::V6(address) => vec![advertisement(own, address, mac)],
+    }
+}
+
+/// The frame that asks who has an address and of which nobody learns anything: an
+/// ARP probe (RFC 5227 section 2.1.1), or the question of duplicate address detection
+/// (RFC 4862 section 5.4.2).
+pub(super) fn question(own: [u8; 6], address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => {
+            let mut frame = arp(own, address, own, 1);
+            frame[28..32].fill(0);
+            frame
+        }
+        IpAddr::V6(address) => solicitation(own, address),
     }
 }
 
@@ -152,6 +166,27 @@ fn advertisement(own: [u8; 6], address: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
     frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, ICMPV6, 255]);
     frame.extend_from_slice(&address.octets());
     frame.extend_from_slice(&ALL_NODES.octets());
+    frame.extend_from_slice(&message);
+    frame
+}
+
+/// From the unspecified address to the solicited-node group of `address`.
+fn solicitation(own: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
+    const ICMPV6: u8 = 58;
+    let [.., a, b, c] = address.octets();
+    let mut group = [0; 16];
+    group[..2].copy_from_slice(&[0xff, 2]);
+    group[11..].copy_from_slice(&[1, 0xff, a, b, c]);
+    let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(&address.octets());
+    let pseudo = [&[0; 16], &group[..], &[0, 0, 0, 24, 0, 0, 0, ICMPV6], &message].concat();
+    message[2..4].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+
+    let mut frame = vec![0x33, 0x33, 0xff, a, b, c];
+    frame.extend_from_slice(&own);
+    frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, ICMPV6, 255]);
+    frame.extend_from_slice(&[0; 16]);
+    frame.extend_from_slice(&group);
     frame.extend_from_slice(&message);
     frame
 }

@@ -40,6 +40,16 @@ impl Links {
 }
 
 impl Link {
+    /// Where a socket is bound that hears this interface alone.
+    pub(super) fn place(&self) -> &LinkAddr {
+        &self.address
+    }
+
+    /// The loopback interface, which has the first index of every host.
+    pub(super) fn loopback(&self) -> Self {
+        Self { index: 1, ..*self }
+    }
+
     fn find(name: &str, key: &'static str) -> Result<Self, SteeringError> {
         let all = getifaddrs()
             .map_err(|error| SteeringError::kernel("list of interfaces", error.into()))?;

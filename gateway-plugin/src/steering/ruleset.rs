@@ -18,10 +18,12 @@ use super::{
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Loads the rules; elements that stand stay.
-pub(super) fn load(config: &Config, links: &Links) -> Result<(), SteeringError> {
+/// Nothing is said on the network of the `quiet` addresses.
+pub(super) fn load(config: &Config, links: &Links, quiet: &[IpAddr]) -> Result<(), SteeringError> {
     let mut nft = Command::new("nft");
     nft.args(["-f", "-"]);
-    run_within(DEADLINE, nft, render(config, links)).map_err(|why| SteeringError::Command {
+    let text = render(config, links, quiet);
+    run_within(DEADLINE, nft, text).map_err(|why| SteeringError::Command {
         command: "nft -f -".to_owned(),
         why: format!(
             "{why}\nNeeded are the program `nft` (package nftables), CAP_NET_ADMIN, and a kernel \
@@ -33,7 +35,7 @@ pub(super) fn load(config: &Config, links: &Links) -> Result<(), SteeringError> 
 }
 
 /// The file as it is loaded.
-pub(super) fn render(config: &Config, links: &Links) -> String {
+pub(super) fn render(config: &Config, links: &Links, quiet: &[IpAddr]) -> String {
     let mut text = include_str!("ruleset/base.nft").to_owned();
     if config.shared_mac().is_some() {
         text += include_str!("ruleset/shared.nft");
@@ -49,6 +51,7 @@ pub(super) fn render(config: &Config, links: &Links) -> String {
     if let Some(mac) = config.shared_mac() {
         text += &answers(config, links, mac);
     }
+    text += &silence(quiet);
     text.replace("%QUEUE%", &config.queue.to_string())
         .replace("%PORT_IKE%", &config.ike_ports.0.to_string())
         .replace("%PORT_NAT%", &config.ike_ports.1.to_string())
@@ -102,6 +105,27 @@ fn answers(config: &Config, links: &Links, mac: [u8; 6]) -> String {
         "\nadd table arp cxtp\ntable arp cxtp {{\n\tchain output {{\n\t\ttype filter hook output \
          priority filter; policy accept;\n{arp}\t}}\n}}\n\ntable inet cxtp {{\n\tchain output \
          {{\n{nd}\t}}\n}}\n"
+    )
+}
+
+/// Rules that keep what the kernel says by ARP from naming addresses which it has on
+/// its loopback interface only: it answers for them nevertheless, and asks in their
+/// name. (By ND it does neither.)
+fn silence(quiet: &[IpAddr]) -> String {
+    let rule = |address: &IpAddr| match address {
+        IpAddr::V4(address) => format!(
+            "\t\tarp operation reply arp saddr ip {address} drop\n\t\tarp operation request arp \
+             saddr ip {address} arp saddr ip set 0.0.0.0\n"
+        ),
+        IpAddr::V6(_) => String::new(),
+    };
+    let rules: String = quiet.iter().map(rule).collect();
+    if rules.is_empty() {
+        return rules;
+    }
+    format!(
+        "\nadd table arp cxtp\ntable arp cxtp {{\n\tchain output {{\n\t\ttype filter hook output \
+         priority filter; policy accept;\n{rules}\t}}\n}}\n"
     )
 }
 

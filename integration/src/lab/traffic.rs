@@ -32,7 +32,7 @@ use nix::{
 use serde::Serialize;
 
 use self::count::Count;
-use super::net::{Namespace, SERVER};
+use super::net::Namespace;
 use crate::{
     clock::{Deadline, now},
     process::wait_for,
@@ -57,6 +57,8 @@ pub struct Flow {
     pub node: String,
     /// Its virtual address.
     pub user: IpAddr,
+    /// The server's node.
+    pub host: String,
     /// The server's address.
     pub server: IpAddr,
     /// The number of the end user: each has a port of its own.
@@ -230,7 +232,7 @@ fn sockets(flow: &Flow, port: u16) -> Result<[UdpSocket; 2]> {
             Ok(socket)
         })
     };
-    Ok([open(&flow.node, user, server)?, open(SERVER, server, user)?])
+    Ok([open(&flow.node, user, server)?, open(&flow.host, server, user)?])
 }
 
 /// Sends one packet each way in each interval, to one flow after the other.

@@ -30,7 +30,7 @@ use super::{
     gateway::{Pki, Settings, Site},
     inside::LAB,
     logs::{self, Keys},
-    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER_INNER, SHARED},
+    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER, SERVER_INNER, SHARED},
     observer::Observer,
     report::Report,
     tap::Tap,
@@ -129,7 +129,7 @@ impl World {
         let observer = Observer::new(&net.links, setup.moves);
         let tap = Tap::start(observer, &folder.join("wire.pcap"))?;
         if setup.shared {
-            for (address, length) in [(SHARED.of(false), 16), (SHARED.of(true), 64)] {
+            for (address, length) in [(SHARED.of(false), 32), (SHARED.of(true), 128)] {
                 net.add_address(GATEWAYS[0], Network::Outer, &format!("{address}/{length}"))?;
             }
         }
@@ -146,10 +146,11 @@ impl World {
                 sites.push(Site::new(at, &program, &home, &pki, settings)?);
             }
         }
+        let alone = setup.daemons.as_ref().is_some_and(|settings| settings.kernel_only);
         // First of all: it holds the address to which charon tells secrets.
         sites.iter_mut().try_for_each(Site::start_linux)?;
         let mut gateways = Vec::new();
-        for at in 0..setup.gateways {
+        for at in 0..if alone { 0 } else { setup.gateways } {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
@@ -159,7 +160,7 @@ impl World {
             site.wait_for_peer()?;
         }
         let mut users = Vec::new();
-        for user in 1..=setup.users {
+        for user in 1..=if alone { 0 } else { setup.users } {
             let name = Net::user_name(user);
             let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
@@ -210,7 +211,8 @@ impl World {
         let address = sas.iter().flat_map(|sa| &sa.virtual_ips).next();
         let address: IpAddr = address.context("no virtual address")?.parse()?;
         let server = SERVER_INNER.of(address.is_ipv6());
-        Ok(Flow { node: charon.node().into(), user: address, server, number: u16::try_from(user)? })
+        let (node, host, number) = (charon.node().into(), SERVER.into(), u16::try_from(user)?);
+        Ok(Flow { node, user: address, host, server, number })
     }
 
     /// The flows of all end users in a node (from 1).
@@ -381,8 +383,8 @@ impl World {
     /// # Errors
     /// What `ip` says.
     pub fn note_keys(&mut self) -> Result<()> {
-        for charon in self.gateways.iter().chain(&self.users) {
-            self.keys.note(charon.node())?;
+        for node in self.net.nodes() {
+            self.keys.note(node)?;
         }
         Ok(())
     }

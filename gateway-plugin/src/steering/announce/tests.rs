@@ -28,3 +28,19 @@ fn the_sum_is_that_of_rfc_1071() {
     assert_eq!(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
     assert_eq!(sum(&[1]), 0x0100);
 }
+
+#[test]
+fn a_question_teaches_nobody() {
+    let frame = question(OWN, Ipv4Addr::new(192, 0, 2, 7).into());
+    assert_eq!((&frame[22..28], &frame[28..32]), (&OWN[..], &[0; 4][..]));
+    assert_eq!(frame[38..42], [192, 0, 2, 7]);
+
+    let frame = question(OWN, "2001:db8::1:2:7".parse().unwrap());
+    assert_eq!(frame.len(), 14 + 40 + 24);
+    assert_eq!(frame[..6], [0x33, 0x33, 0xff, 2, 0, 7], "the group of the last three octets");
+    assert_eq!(frame[22..38], [0; 16]);
+    let mut pseudo = frame[22..54].to_vec();
+    pseudo.extend_from_slice(&[0, 0, 0, 24, 0, 0, 0, 58]);
+    pseudo.extend_from_slice(&frame[54..]);
+    assert_eq!(checksum(&pseudo), 0);
+}

@@ -6,7 +6,7 @@ fn rendered(change: impl FnOnce(&mut Config)) -> String {
     config.inner_networks = vec![Prefix { address: "10.8.0.0".parse().unwrap(), bits: 16 }];
     change(&mut config);
     let link = Link::pretended([2, 0, 0, 0, 0, 1]);
-    render(&config, &Links { outer: vec![link], inner: link })
+    render(&config, &Links { outer: vec![link], inner: link }, &[])
 }
 
 #[test]
@@ -44,4 +44,12 @@ fn the_reserved_field_takes_up_the_difference_of_the_checksums() {
     let before = [&[0, 0][..], &own, &[0x12, 0x34]].concat();
     let after = [&reserved.to_be_bytes()[..], &shared, &[0x12, 0x34]].concat();
     assert_eq!(sum(&before), sum(&after));
+}
+
+#[test]
+fn nothing_is_said_of_an_address_that_waits() {
+    let rules = silence(&["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()]);
+    assert!(rules.contains("\t\tarp operation reply arp saddr ip 192.0.2.10 drop\n"), "{rules}");
+    assert!(!rules.contains("2001:db8"), "{rules}");
+    assert_eq!(silence(&[]), "");
 }

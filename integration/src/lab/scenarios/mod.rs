@@ -6,6 +6,7 @@ pub mod crash;
 pub mod crossing;
 pub mod families;
 pub mod guest;
+pub mod kernel_sas;
 pub mod hostile;
 pub mod kernel_tests;
 pub mod mono_lan;
@@ -103,6 +104,30 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: mono_lan::reactive,
+    },
+    Scenario {
+        name: "mono-lan-gateway",
+        shows: "a whole gateway is emptied, and the address moves after its sessions",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::gateway,
+    },
+    Scenario {
+        name: "transport-mode",
+        shows: "a kernel SA in transport mode is refused before anything is touched",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: kernel_sas::transport_mode,
+    },
+    Scenario {
+        name: "ah-kernel",
+        shows: "a kernel SA of AH is refused before anything is touched",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: kernel_sas::ah,
     },
     Scenario {
         name: "ipv6",

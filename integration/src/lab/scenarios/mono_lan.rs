@@ -10,11 +10,12 @@ use serde_json::Value;
 use super::moves::no_long_gap;
 use crate::lab::{
     gateway::{Settings, Sharing},
-    net::GATEWAYS,
+    net::{GATEWAYS, Namespace, Net, Network, SHARED, output},
     report::Report,
     traffic::Tally,
     world::{Setup, World},
 };
+use crate::process::wait_for;
 
 /// Packets per second each way, of all users together.
 const RATE: u32 = 999;
@@ -24,6 +25,8 @@ const MOVER: usize = 1;
 /// How long traffic runs before the move, and after it.
 const BEFORE: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_secs(2);
+/// Longer than a gateway passes on what comes late for sessions that left it.
+const DRAIN: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The source sends the session.
@@ -86,6 +89,62 @@ fn one_of_many(mode: Mode) -> Result<Value> {
     no_long_gap(&mut report);
     report.passed = report.failures.is_empty();
     Ok(serde_json::to_value(report)?)
+}
+
+/// All sessions of the first gateway move, and the address after them.
+///
+/// # Errors
+/// What could not be done.
+pub fn gateway(_: &[PathBuf]) -> Result<Value> {
+    let settings = Settings { sharing: Sharing::Address, ..Settings::default() };
+    let (users, daemons) = (USERS, Some(settings));
+    let mut world =
+        World::build(Setup { moves: 1, shared: true, users, daemons, ..Setup::default() })?;
+    world.establish()?;
+    world.sites[0].wait_for_sessions("active", USERS, PATIENCE)?;
+    let traffic = world.start_traffic(RATE)?;
+    world.baseline(&traffic);
+    let all = world.sites[0].ctl(&["transfer", "--all", "--to", GATEWAYS[1]])?;
+    world.report.moved = all["moved"].as_u64().context("cxtpctl does not say what moved")?;
+    let address = SHARED.of(false).to_string();
+    wait_for("the address at the other gateway", PATIENCE, || {
+        Ok((!has(GATEWAYS[0], &address)? && has(GATEWAYS[1], &address)?).then_some(()))
+    })?;
+    for user in 1..=USERS {
+        let name = Net::user_name(user);
+        wait_for(&format!("{name} to send to the other gateway"), PATIENCE, || {
+            let known = ip(&name, &["neighbour", "show", &address])?;
+            Ok(known.contains(&mac(GATEWAYS[1])?).then_some(()))
+        })?;
+    }
+    // Longer than what is late is passed on.
+    traffic.run_for(DRAIN);
+    world.stop_traffic(traffic)?;
+    let after = places(&world)?;
+    for user in 1..=USERS {
+        world.still_works(user)?;
+    }
+    let mut report = world.finish()?;
+    report.expect(report.moved == 3, || "not all sessions moved".into());
+    report.expect(after == [1; USERS], || format!("the users hear {after:?}"));
+    no_long_gap(&mut report);
+    report.passed = report.failures.is_empty();
+    Ok(serde_json::to_value(report)?)
+}
+
+fn ip(node: &str, args: &[&str]) -> Result<String> {
+    Namespace::of(node).enter(|| output(std::process::Command::new("ip").args(args)))
+}
+
+fn has(node: &str, address: &str) -> Result<bool> {
+    let wan = Network::Outer.interface();
+    Ok(ip(node, &["address", "show", "dev", wan])?.contains(&format!("inet {address}/")))
+}
+
+fn mac(node: &str) -> Result<String> {
+    let link = ip(node, &["-o", "link", "show", "dev", Network::Outer.interface()])?;
+    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    mac.map(str::to_owned).context("an interface without a MAC address")
 }
 
 /// Which gateway spoke to each user last, by what was seen on the wire.
