@@ -227,8 +227,8 @@ fn towards(inner: &[Prefix], priority: u32) -> Vec<Policy> {
     let any = |prefix| Selector { prefix, ports: (0, u16::MAX) };
     let policies = inner.iter().map(|destination| {
         let zero = match destination.address {
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
         Policy {
             direction: Direction::Out,
