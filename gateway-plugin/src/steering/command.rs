@@ -14,13 +14,22 @@ use nix::{
 };
 
 /// How long a program may take before it is killed.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(3);
 /// What is kept of its complaints.
 const COMPLAINTS: u64 = 4096;
 
 /// Runs a program to its end, with `input` as its standard input. The error is
 /// what it complained of, or why there is nothing to hear.
-pub(super) fn run(mut command: Command, input: String) -> Result<(), String> {
+pub(super) fn run(command: Command, input: String) -> Result<(), String> {
+    run_within(DEADLINE, command, input)
+}
+
+/// The same with a deadline of its own.
+pub(super) fn run_within(
+    deadline: Duration,
+    mut command: Command,
+    input: String,
+) -> Result<(), String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -30,7 +39,7 @@ pub(super) fn run(mut command: Command, input: String) -> Result<(), String> {
     let id = Pid::from_raw(child.id().try_into().map_err(|_| "no process id".to_owned())?);
     let (done, ended) = channel();
     thread::spawn(move || done.send(attend(&mut child, &input)));
-    match ended.recv_timeout(DEADLINE) {
+    match ended.recv_timeout(deadline) {
         Ok(Ok((status, _))) if status.success() => Ok(()),
         Ok(Ok((status, complaints))) if complaints.is_empty() => Err(status.to_string()),
         Ok(Ok((_, complaints))) => Err(complaints),
@@ -38,7 +47,7 @@ pub(super) fn run(mut command: Command, input: String) -> Result<(), String> {
         Err(RecvTimeoutError::Timeout) => {
             // Nobody has waited for it yet, so the id is still its own.
             let _ = kill(id, Signal::SIGKILL);
-            Err(format!("it took longer than {DEADLINE:?}"))
+            Err(format!("it took longer than {deadline:?}"))
         }
         Err(RecvTimeoutError::Disconnected) => Err("the thread that waited ended".to_owned()),
     }

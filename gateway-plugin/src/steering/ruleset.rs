@@ -1,24 +1,29 @@
 //! The ruleset: one file that a person can read, made for this host and loaded in
 //! one transaction.
 
-use std::{net::IpAddr, process::Command};
+use std::{net::IpAddr, process::Command, time::Duration};
 
 use protocol_spec::context::Prefix;
 
 use super::{
     Config, SteeringError,
     announce::sum,
-    command::run,
+    command::run_within,
     link::{Link, Links},
     set::octets,
 };
+
+/// How long the rules may take: the kernel waits for packets on their way, several
+/// times.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Loads the rules; elements that stand stay.
 /// Nothing is said on the network of the `quiet` addresses.
 pub(super) fn load(config: &Config, links: &Links, quiet: &[IpAddr]) -> Result<(), SteeringError> {
     let mut nft = Command::new("nft");
     nft.args(["-f", "-"]);
-    run(nft, render(config, links, quiet)).map_err(|why| SteeringError::Command {
+    let text = render(config, links, quiet);
+    run_within(DEADLINE, nft, text).map_err(|why| SteeringError::Command {
         command: "nft -f -".to_owned(),
         why: format!(
             "{why}\nNeeded are the program `nft` (package nftables), CAP_NET_ADMIN, and a kernel \

@@ -24,6 +24,8 @@ const RATE: u32 = 500;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Places in a transfer at which rules are flushed, at each side.
 const STEPS: u32 = 4;
+/// How long traffic goes on after a move.
+const AFTER: Duration = Duration::from_secs(5);
 /// Until removed rules are back.
 const REPAIRED: Duration = Duration::from_secs(15);
 /// An unprivileged user's process takes the address of our HA socket.
@@ -142,6 +144,7 @@ fn stopping_charon(played: &mut Played) -> Result<Value> {
     let owner = played.settle().with_context(|| said.clone())?;
     ensure!(played.at == target, "{said}; {owner}");
     traffic.wait_for_packets(20, PATIENCE)?;
+    traffic.run_for(AFTER);
     played.world.stop_traffic(traffic)?;
     played.world.gateways[source].run()?;
     played.world.gateways[source].load()?;

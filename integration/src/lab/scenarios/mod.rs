@@ -190,7 +190,7 @@ pub const ALL: &[Scenario] = &[
         name: "daemon-crash",
         shows: "`kill -9` of cxtpd and of cxtp-linux on either side at every step of a transfer",
         quick: false,
-        limit: 400,
+        limit: 560,
         tests_of: &[],
         run: crash::daemons,
     },
