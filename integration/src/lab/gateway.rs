@@ -183,6 +183,29 @@ impl Site {
         serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`"))
     }
 
+    /// The same of a command that may say no: what it says counts, not its exit code.
+    ///
+    /// # Errors
+    /// If it says nothing that is JSON.
+    pub fn ask(&self, args: &[&str]) -> Result<Value> {
+        let socket = self.control.path().display().to_string();
+        let all = [&["--socket", &socket, "--json"], args].concat();
+        let output = self.program.command(Role::Control, &all).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().last().context("cxtpctl said nothing")?;
+        serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`"))
+    }
+
+    /// Changes the settings of its `cxtp-linux`, which reads them when it starts.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn change_settings(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.folder.join("linux.toml");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, change(text))?)
+    }
+
     /// `kill -9` of its `cxtpd`.
     ///
     /// # Errors

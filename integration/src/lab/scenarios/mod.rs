@@ -1,9 +1,11 @@
 //! Scenarios that run in the guest.
 
+pub mod addresses;
 pub mod baseline;
 pub mod guest;
 pub mod kernel_tests;
 pub mod moves;
+pub mod refusals;
 pub mod sabotage;
 pub mod users;
 
@@ -96,6 +98,54 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: moves::multi_lan,
+    },
+    Scenario {
+        name: "pools",
+        shows: "nobody gets the address of a user that moved away, at neither gateway",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::pools,
+    },
+    Scenario {
+        name: "certificates",
+        shows: "the same of users with certificates",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::certificates,
+    },
+    Scenario {
+        name: "eap",
+        shows: "the same of users who prove themselves by EAP",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::eap,
+    },
+    Scenario {
+        name: "refusals",
+        shows: "a target that lacks something says what and how to cure it; nothing is left",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::all,
+    },
+    Scenario {
+        name: "refusals-multi-lan",
+        shows: "a user without MOBIKE does not leave for another address",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::multi_lan,
+    },
+    Scenario {
+        name: "spi-collision",
+        shows: "SPIs that are in use at the target are seen before the pause",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::spi_collision,
     },
     Scenario {
         name: "hundred-users",
