@@ -210,6 +210,16 @@ impl Site {
         Ok(serde_json::from_value(details["gateway"]["ike_spis"].clone())?)
     }
 
+    /// Changes the settings of its `cxtp-linux`, which reads them when it starts.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn change_settings(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.folder.join("linux.toml");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, change(text))?)
+    }
+
     /// `kill -9` of its `cxtpd`.
     ///
     /// # Errors
