@@ -228,7 +228,8 @@ impl World {
             let address: IpAddr = sa.virtual_ips.first().context("no virtual address")?.parse()?;
             let server = SERVER_INNER.of(address.is_ipv6());
             let number = u16::try_from((node - 1) * self.setup.each + at + 1)?;
-            Ok(Flow { node: charon.node().into(), user: address, server, number })
+            let (node, host) = (charon.node().into(), SERVER.into());
+            Ok(Flow { node, user: address, host, server, number })
         };
         charon.sas()?.iter().enumerate().map(flow).collect()
     }

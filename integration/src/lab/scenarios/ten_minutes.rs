@@ -206,7 +206,8 @@ fn users() -> Result<(Vec<Charon>, Vec<Flow>)> {
             .find(|word| word.starts_with("10.9."))
             .with_context(|| format!("{node} has no inner address"))?;
         let number = u16::try_from(user)?;
-        flows.push(Flow { node, user: virtual_ip.parse()?, server, number });
+        let (user, host) = (virtual_ip.parse()?, SERVER.into());
+        flows.push(Flow { node, user, host, server, number });
         users.push(charon);
     }
     Ok((users, flows))
