@@ -22,6 +22,38 @@ pub struct LastResponse {
     pub datagrams: Vec<Vec<u8>>,
 }
 
+impl LastResponse {
+    /// Its octets: IKE messages behind one another.
+    pub fn to_octets(&self) -> Vec<u8> {
+        self.datagrams.concat()
+    }
+
+    /// What [`LastResponse::to_octets`] wrote; the length in each IKE header says
+    /// where the next one begins.
+    ///
+    /// # Errors
+    /// [`IkeError::Malformed`] if it is not responses to one request.
+    pub fn from_octets(mut octets: &[u8]) -> Result<Self, IkeError> {
+        let mut datagrams = Vec::new();
+        let mut message_id = None;
+        while !octets.is_empty() {
+            let length = Header::length(octets)?;
+            let (message, rest) = octets
+                .split_at_checked(length)
+                .ok_or(IkeError::Malformed("shorter than its length field says"))?;
+            let header = Header::parse(message)?;
+            if !header.response || message_id.is_some_and(|id| id != header.message_id) {
+                return Err(IkeError::Malformed("not the response to one request"));
+            }
+            message_id = Some(header.message_id);
+            datagrams.push(message.to_vec());
+            octets = rest;
+        }
+        let message_id = message_id.ok_or(IkeError::Malformed("no response"))?;
+        Ok(Self { message_id, datagrams })
+    }
+}
+
 /// From where to where a request came, as its IP and UDP headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {

@@ -113,6 +113,18 @@ impl Header {
         })
     }
 
+    /// The length that the header at the beginning of some octets says; never 0.
+    ///
+    /// # Errors
+    /// [`IkeError::Malformed`] if there is no whole header, or its length is less.
+    pub fn length(octets: &[u8]) -> Result<usize, IkeError> {
+        let field = octets.first_chunk::<HEADER>().and_then(|header| header.last_chunk());
+        let length = field.and_then(|field| usize::try_from(u32::from_be_bytes(*field)).ok());
+        length
+            .filter(|length| *length >= HEADER)
+            .ok_or(IkeError::Malformed("shorter than an IKE header"))
+    }
+
     /// The header of a message of so many octets, the header included.
     ///
     /// # Errors

@@ -132,6 +132,11 @@ impl Tap {
         lock(&self.shared).memory.last(spis)
     }
 
+    /// Takes over what another gateway said last on an IKE SA that is here now.
+    pub fn learn(&self, spis: (u64, u64), last: LastResponse) {
+        lock(&self.shared).memory.learn(spis, last);
+    }
+
     /// Forgets the responses of an IKE SA that has gone.
     pub fn forget(&self, spis: (u64, u64)) {
         lock(&self.shared).memory.forget(spis);

@@ -6,7 +6,7 @@
 //! it allows, so that a process that is killed in between finds a session as
 //! somebody who repeats the act expects it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol_spec::{
     context::Context,
@@ -17,6 +17,7 @@ use protocol_spec::{
 
 use super::{
     context,
+    daemon::Described,
     gateway::Inner,
     pair::Pair,
     session::{Paths, Phase, Session, no_session},
@@ -82,6 +83,9 @@ impl Inner {
     /// A session's SAs and packets as they are now; the tables are read again only
     /// where they do not fit it any more.
     fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<Paths, Refusal> {
+        if let Some(paths) = self.unchanged(id)? {
+            return Ok(paths);
+        }
         if let Some(tables) = seen
             && let Ok(paths) = self.look_in(id, tables)
         {
@@ -89,6 +93,23 @@ impl Inner {
         }
         let tables = self.whole_tables()?;
         self.look_in(id, seen.insert(tables))
+    }
+
+    /// The same as it was steered, if the daemon, which tells changes by itself, says
+    /// that it is still so.
+    fn unchanged(&mut self, id: SessionId) -> Result<Option<Paths>, Refusal> {
+        let session = self.known(id)?;
+        let (generation, paths) = (session.generation, session.paths.clone());
+        let Some(paths) = paths.filter(|_| self.daemon.installs_children()) else {
+            return Ok(None);
+        };
+        let Described { known, ike, children } = self.daemon.describe(id)?;
+        let there = ike.map(|ike| (ike.local, ike.remote));
+        let told: BTreeSet<_> = children.iter().map(|c| (c.inbound, c.outbound)).collect();
+        let same = known.generation == generation
+            && there == Some((paths.flow.local, paths.flow.remote))
+            && told == paths.flow.children.iter().copied().collect();
+        Ok(same.then_some(paths))
     }
 
     pub(super) fn look_in(
@@ -130,6 +151,9 @@ impl Inner {
             let detail = format!("`{}` is not among the neighbours of this gateway", order.target);
             return Err(Refusal::new(Status::NoPeer, detail));
         }
+        if let Some(voice) = &self.voice {
+            voice.refuse_open(id)?;
+        }
         let paths = self.look(id, seen)?;
         self.daemon.wait_quiet(id, QUIET)?;
         self.change(id, |session| session.phase = Phase::Unsettled);
@@ -167,11 +191,19 @@ impl Inner {
         Paths { pairs, flow }: &Paths,
     ) -> Result<Finals, Refusal> {
         let before = self.daemon.spis(id)?;
+        let answered = self.has_answered(id)?;
+        // No request comes any more from here on, so that the answer to the last one
+        // can leave before nothing does.
         self.steer.divert(id, flow, &order.target)?;
+        self.daemon.wait_quiet(id, QUIET)?;
         self.stand_still(pairs)?;
         self.steer.block(id, flow)?;
-        // An exchange may have begun between the look and the guard.
+        // An exchange of the daemon's own may have begun before the guard.
         self.daemon.wait_quiet(id, Duration::ZERO)?;
+        if answered && !self.has_answered(id)? {
+            let detail = "an answer to the end user was on its way: try again";
+            return Err(Refusal::new(Status::Busy, detail));
+        }
         if self.daemon.spis(id)? != before {
             let detail = format!("session {id} changed while it was paused");
             return Err(Refusal::new(Status::Busy, detail));
@@ -180,6 +212,12 @@ impl Inner {
         let ike = self.daemon.finals(id)?;
         let children = self.last_counters(pairs)?;
         Ok(Finals { generation, ike, children })
+    }
+
+    /// Whether the answer to the end user's newest request was seen leaving.
+    fn has_answered(&mut self, id: SessionId) -> Result<bool, Refusal> {
+        let finals = self.daemon.finals(id)?;
+        Ok(finals.is_some_and(|finals| finals.last_response.is_some()))
     }
 
     /// Waits until nothing is on its way through the outbound SAs: all that was
@@ -278,7 +316,11 @@ impl Inner {
             }
             _ => return Err(session.unfit("only a paused session is released")),
         }
+        let spis = session.spis.ike;
         self.remove(id)?;
+        if let Some(voice) = &self.voice {
+            voice.silence(id, spis);
+        }
         self.steer.released(id)?;
         let until = self.clock.now() + self.place.drain;
         self.change(id, |session| {
@@ -287,6 +329,7 @@ impl Inner {
             session.spis = super::daemon::Spis::default();
             session.paths = None;
             session.ends = Vec::new();
+            session.moved = false;
         });
         self.keep()?;
         self.leave()

@@ -15,13 +15,15 @@ use protocol_spec::{id::SessionId, profile::Capabilities};
 use super::{
     LinuxGateway,
     config::{Config, Daemon},
-    daemon::{DaemonEvent, IkeDaemon, LastResponses},
+    daemon::{DaemonEvent, IkeDaemon},
     gateway::Place,
     kernel_only::{self, FEATURES, KernelOnly},
     steer::Steered,
+    voice::Voice,
 };
 use crate::{
     holder::{GatewayServer, program, random},
+    ike::tap::Tap,
     steering::{Mode, Neighbour, Steering},
     strongswan::{Charon, CharonSettings},
     xfrm::{Follower, Group, Kernel, Transforms},
@@ -122,6 +124,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
         life: life()?,
     };
     let (sender, events) = sync_channel::<DaemonEvent>(EVENTS);
+    let mut voice = None;
     let daemon: Box<dyn IkeDaemon> = match config.daemon {
         Daemon::None => {
             let local = place.shared.iter().chain(&place.own).copied().collect();
@@ -149,13 +152,19 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
                 strongswan_conf,
                 swanctl_conf,
             };
-            let responses: Arc<dyn LastResponses> = Arc::new(NoResponses);
-            Box::new(Charon::start(settings, sender, new_id, responses).map_err(text)?)
+            let locals = place.shared.iter().chain(&place.own).copied().collect();
+            let room = usize::try_from(place.max_sessions).unwrap_or(usize::MAX);
+            let tap = Arc::new(Tap::start(locals, room).map_err(|error| {
+                format!("IKE cannot be listened to: {error} (CAP_NET_RAW is needed)")
+            })?);
+            voice = Some(Voice::new(Arc::clone(&tap)));
+            Box::new(Charon::start(settings, sender, new_id, tap).map_err(text)?)
         }
     };
     let steered = Box::new(Steered::new(steering, neighbours, moving));
     let record = config.socket.with_file_name("sessions.redb");
-    LinuxGateway::start(place, Box::new(kernel), steered, daemon, events, &record).map_err(text)
+    LinuxGateway::start(place, Box::new(kernel), steered, daemon, voice, events, &record)
+        .map_err(text)
 }
 
 fn capabilities(kernel: &mut Kernel, config: &Config) -> Result<Capabilities, String> {
@@ -185,12 +194,4 @@ fn new_id() -> SessionId {
         std::process::abort()
     });
     SessionId(octets)
-}
-
-struct NoResponses;
-
-impl LastResponses for NoResponses {
-    fn last(&self, _: (u64, u64)) -> Option<Vec<u8>> {
-        None
-    }
 }

@@ -10,7 +10,7 @@ use protocol_spec::{
     transfer::IkeFinals,
 };
 
-use crate::{plugin::Fault, xfrm::KernelSa};
+use crate::{ike::answer::LastResponse, plugin::Fault, xfrm::KernelSa};
 
 /// A session as its daemon knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +172,6 @@ pub trait IkeDaemon: Send {
 
 /// Who keeps the last response of each IKE SA as it was sent.
 pub trait LastResponses: Send + Sync {
-    /// The octets from the IKE header on, if the response was seen.
-    fn last(&self, spis: (u64, u64)) -> Option<Vec<u8>>;
+    /// The response, if it was seen.
+    fn last(&self, spis: (u64, u64)) -> Option<LastResponse>;
 }

@@ -19,18 +19,20 @@ use protocol_spec::{
     id::{Generation, SessionId},
     profile::{Capabilities, Feature, FeatureSet, Profile},
     status::{Refusal, Status},
-    transfer::{Finals, SessionStatus},
+    transfer::{Finals, IkeFinals, SessionStatus},
 };
 
 use super::{
     daemon::{DaemonEvent, IkeDaemon},
-    ground::{Steer, Tables},
+    ground::{Flow, Steer, Tables},
     life,
     record::Record,
     session::Session,
+    voice::{Speaker, Voice},
 };
 use crate::{
     holder::{ServedGateway, clock::Clock},
+    ike::{Association, answer::LastResponse},
     plugin::{
         Activate, Discard, EventSink, Extend, Fault, GatewayPlugin, Pause, PerSession, Release,
         Resume, Stage,
@@ -64,6 +66,8 @@ pub(crate) struct Inner {
     pub(super) tables: Box<dyn Tables>,
     pub(super) steer: Box<dyn Steer>,
     pub(super) daemon: Box<dyn IkeDaemon>,
+    /// What we say in IKE beside the daemon, where there is one.
+    pub(super) voice: Option<Voice>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
@@ -115,6 +119,7 @@ impl LinuxGateway {
         tables: Box<dyn Tables>,
         steer: Box<dyn Steer>,
         daemon: Box<dyn IkeDaemon>,
+        voice: Option<Voice>,
         events: Receiver<DaemonEvent>,
         record: &Path,
     ) -> std::io::Result<Self> {
@@ -125,6 +130,7 @@ impl LinuxGateway {
             tables,
             steer,
             daemon,
+            voice,
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
@@ -197,6 +203,58 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Whether the end user of this session could be told its new address.
+    pub(super) fn can_tell(&self, context: &Context) -> Result<(), Refusal> {
+        let no = |why: String| Err(Refusal::new(Status::NoSteering, why));
+        let Some(ike) = &context.ike else { return Ok(()) };
+        if self.voice.is_none() {
+            return no("nobody here can tell the end user another address".to_owned());
+        }
+        match Association::new(ike) {
+            Ok(_) => Ok(()),
+            Err(error) => no(format!("the end user cannot be told another address: {error}")),
+        }
+    }
+
+    /// Says in IKE what the daemon of an activated session cannot: where it is, and
+    /// the last answer once more. The session goes on whatever becomes of it.
+    pub(super) fn speak(&mut self, id: SessionId, finals: &IkeFinals, flow: &Flow) {
+        let moved = self.sessions.get(&id).is_some_and(|session| session.moved);
+        let Some(voice) = self.voice.as_ref().filter(|_| moved || finals.last_response.is_some())
+        else {
+            return;
+        };
+        let ike = match self.daemon.describe(id) {
+            Ok(described) => described.ike,
+            Err(refusal) => {
+                return tracing::warn!(session = %id, %refusal, "nothing can be said for it");
+            }
+        };
+        let Some(ike) = ike else { return };
+        let association = || {
+            let made = Association::new(&ike);
+            made.inspect_err(|error| tracing::warn!(session = %id, %error, "it stays mute")).ok()
+        };
+        if moved && let Some(association) = association() {
+            let speaker = Speaker { association, local: flow.local, remote: flow.remote };
+            voice.announce(id, speaker, finals.next_send);
+        }
+        let last = finals.last_response.as_deref().map(LastResponse::from_octets);
+        match last {
+            Some(Ok(last)) => {
+                if let Some(association) = association() {
+                    voice.repeat(id, association, last);
+                }
+            }
+            Some(Err(error)) => {
+                tracing::warn!(session = %id, %error, "the last answer is unusable")
+            }
+            None => {}
+        }
+    }
+}
+
 /// Whether the end user follows to another address.
 fn follows(features: FeatureSet) -> Result<(), Refusal> {
     let why = if features.contains(Feature::Nat) {
@@ -254,11 +312,15 @@ impl GatewayPlugin for LinuxGateway {
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
         let mut inner = lock(&self.inner);
-        Ok(profiles.iter().map(|profile| (profile.session, inner.admit(profile))).collect())
+        let mut seen = None;
+        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile, &mut seen));
+        Ok(profiles.iter().map(&mut admit).collect())
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        self.each(orders, |order| order.context.session, Inner::stage)
+        let mut seen = None;
+        let stage = |inner: &mut Inner, order| inner.stage(order, &mut seen);
+        self.each(orders, |order: &Stage| order.context.session, stage)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {

@@ -41,6 +41,7 @@ mod record;
 mod session;
 mod stage;
 mod steer;
+mod voice;
 
 pub use command::linux_main;
 pub use daemon::{

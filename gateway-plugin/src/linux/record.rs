@@ -124,6 +124,7 @@ struct Row {
     at: Option<Endpoints>,
     paths: Option<RowPaths>,
     ends: Vec<(SaRef, u64)>,
+    moved: bool,
 }
 
 #[derive(Encode, Decode)]
@@ -180,6 +181,7 @@ impl Row {
             at: session.spis.ends,
             paths: session.paths.as_ref().map(RowPaths::of),
             ends: session.ends.iter().map(|end| (end.sa, end.end)).collect(),
+            moved: session.moved,
         }
     }
 
@@ -203,6 +205,7 @@ impl Row {
             spis: Spis { ike: self.ike, inbound: self.inbound, ends: self.at },
             paths: self.paths.map(RowPaths::into_paths),
             ends: ends.collect(),
+            moved: self.moved,
             look_at: Duration::ZERO,
         }
     }

@@ -83,6 +83,8 @@ pub(crate) struct Session {
     pub(crate) paths: Option<Paths>,
     /// Of numbers that were granted; empty for a session that came up here.
     pub(crate) ends: Vec<End>,
+    /// Its end user knows it at another address than this gateway's, and is told.
+    pub(crate) moved: bool,
     /// When its numbers are looked at again.
     pub(crate) look_at: Duration,
 }
@@ -98,6 +100,7 @@ impl Session {
             spis,
             paths: None,
             ends: Vec::new(),
+            moved: false,
             look_at: Duration::ZERO,
         }
     }

@@ -2,6 +2,7 @@
 //! it says of itself.
 
 mod acts;
+pub mod authority;
 pub mod config;
 mod sas;
 
@@ -87,6 +88,26 @@ impl Charon {
     /// What swanctl says.
     pub fn load(&self) -> Result<()> {
         self.swanctl(&["--load-all", "--noprompt"]).map(drop)
+    }
+
+    /// Changes what swanctl loads; [`Charon::load`] makes it so.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn change_connections(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.folder.join(config::SWANCTL).join("swanctl.conf");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, change(text))?)
+    }
+
+    /// Changes its own settings, which it reads when it starts.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn change_settings(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.folder.join(config::STRONGSWAN);
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, change(text))?)
     }
 
     /// The node that it runs in.

@@ -187,6 +187,20 @@ impl Site {
         serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`"))
     }
 
+    /// The same where the answer may be a no, which `cxtpctl` ends with too.
+    ///
+    /// # Errors
+    /// What it says, if that is no answer.
+    pub fn ask(&self, args: &[&str]) -> Result<Value> {
+        let socket = self.control.path().display().to_string();
+        let all = [&["--socket", &socket, "--json"], args].concat();
+        let output = self.program.command(Role::Control, &all).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().last().unwrap_or_default();
+        let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        serde_json::from_str(line).with_context(|| format!("cxtpctl said `{line}`: {}", said()))
+    }
+
     /// The SPIs of a session's IKE SA, in hexadecimal, initiator's first.
     ///
     /// # Errors
@@ -194,6 +208,16 @@ impl Site {
     pub fn ike_spis(&self, session: &str) -> Result<Option<[String; 2]>> {
         let details = self.ctl(&["show", session])?;
         Ok(serde_json::from_value(details["gateway"]["ike_spis"].clone())?)
+    }
+
+    /// Changes the settings of its `cxtp-linux`, which reads them when it starts.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn change_settings(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.folder.join("linux.toml");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, change(text))?)
     }
 
     /// `kill -9` of its `cxtpd`.

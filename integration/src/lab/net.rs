@@ -48,7 +48,7 @@ impl Pair {
     }
 
     /// Both, with the lengths of the prefixes that all networks of the lab have.
-    fn with_prefixes(self) -> [String; 2] {
+    pub fn with_prefixes(self) -> [String; 2] {
         [format!("{}/16", self.v4), format!("{}/64", self.v6)]
     }
 
@@ -83,7 +83,8 @@ pub const SERVER_INNER: Pair = Pair::new([192, 168, 7, 10], [7, 0, 10]);
 /// Addresses of the gateways on the network between them.
 pub const SYNC: [Pair; 2] =
     [Pair::new([10, 1, 0, 1], [3, 0, 1]), Pair::new([10, 1, 0, 2], [3, 0, 2])];
-const ROUTER_OUTER: Pair = Pair::new([10, 0, 0, 3], [1, 0, 3]);
+/// Address of the router outside.
+pub const ROUTER_OUTER: Pair = Pair::new([10, 0, 0, 3], [1, 0, 3]);
 const ROUTER_ACCESS: Pair = Pair::new([172, 16, 0, 1], [2, 0, 1]);
 
 /// What end users may reach.

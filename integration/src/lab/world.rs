@@ -25,7 +25,8 @@ use cxtp::service::api::{Mode, Summary};
 use super::{
     charon::{
         Charon, EXCHANGE, IkeSa,
-        config::{CONNECTION, Vpn, connection_of},
+        authority::Authority,
+        config::{Auth, CONNECTION, GATEWAY_ID, Vpn, connection_of, user_id},
     },
     gateway::{Pki, Settings, Site},
     inside::LAB,
@@ -149,10 +150,18 @@ impl World {
         let alone = setup.daemons.as_ref().is_some_and(|settings| settings.kernel_only);
         // First of all: it holds the address to which charon tells secrets.
         sites.iter_mut().try_for_each(Site::start_linux)?;
+        let authority = match setup.vpn.auth {
+            Auth::Certificate => Some(Authority::new()?),
+            Auth::Psk | Auth::Eap => None,
+        };
+        let certify = |id: &str, home: &Path| -> Result<()> {
+            authority.iter().try_for_each(|authority| authority.certify(id, home))
+        };
         let mut gateways = Vec::new();
         for at in 0..if alone { 0 } else { setup.gateways } {
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
+            certify(GATEWAY_ID, &folder.join(GATEWAYS[at]))?;
             gateways.push(Charon::start(GATEWAYS[at], &folder.join(GATEWAYS[at]), &files)?);
         }
         sites.iter_mut().try_for_each(Site::start_daemon)?;
@@ -162,6 +171,9 @@ impl World {
         let mut users = Vec::new();
         for user in 1..=if alone { 0 } else { setup.users } {
             let name = Net::user_name(user);
+            for id in setup.household(user) {
+                certify(&user_id(id), &folder.join(&name))?;
+            }
             let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
         }
@@ -228,13 +240,8 @@ impl World {
             let address: IpAddr = sa.virtual_ips.first().context("no virtual address")?.parse()?;
             let server = SERVER_INNER.of(address.is_ipv6());
             let number = u16::try_from((node - 1) * self.setup.each + at + 1)?;
-            Ok(Flow {
-                node: charon.node().into(),
-                user: address,
-                host: SERVER.into(),
-                server,
-                number,
-            })
+            let (node, host) = (charon.node().into(), SERVER.into());
+            Ok(Flow { node, user: address, host, server, number })
         };
         charon.sas()?.iter().enumerate().map(flow).collect()
     }

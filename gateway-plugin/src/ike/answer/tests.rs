@@ -176,3 +176,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_last_response_is_read_again_as_it_was_written() {
+    let gateway = ends().0;
+    let part = |message_id, iv| gateway.seal(message_id, true, &[], &Iv([iv; 16])).unwrap();
+    let last = LastResponse { message_id: 5, datagrams: vec![part(5, 1), part(5, 2)] };
+    let octets = last.to_octets();
+    assert_eq!(LastResponse::from_octets(&octets), Ok(last));
+    let mixed = [part(5, 1), part(6, 1)].concat();
+    for bad in [&octets[..octets.len() - 1], &octets[..10], &[], &mixed, &request(5, &[])] {
+        assert!(matches!(LastResponse::from_octets(bad), Err(IkeError::Malformed(_))));
+    }
+}
+
+proptest! {
+    #[test]
+    fn octets_of_a_last_response_may_be_anything(octets: Vec<u8>) {
+        _ = LastResponse::from_octets(&octets);
+    }
+}

@@ -40,14 +40,9 @@ impl Memory {
             datagrams: vec![sighting.message.clone()],
         };
         let Some(last) = self.responses.get_mut(&spis) else {
-            if self.responses.len() >= self.room
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.responses.remove(&oldest);
-            }
             self.order.push_back(spis);
             self.responses.insert(spis, fresh());
-            return;
+            return self.make_room();
         };
         // Responses of a side count upwards; a lower number is an old one repeated,
         // or Message ID 0 of a synchronisation, which is never repeated.
@@ -58,6 +53,26 @@ impl Memory {
             && !last.datagrams.contains(&sighting.message)
         {
             last.datagrams.push(sighting.message.clone());
+        }
+    }
+
+    /// Puts a response that another gateway sent in the place of older ones.
+    pub(super) fn learn(&mut self, spis: (u64, u64), last: LastResponse) {
+        if self.room == 0 || self.last(spis).is_some_and(|l| l.message_id >= last.message_id) {
+            return;
+        }
+        if self.responses.insert(spis, last).is_none() {
+            self.order.push_back(spis);
+            self.make_room();
+        }
+    }
+
+    /// The one that was first seen longest ago goes where there are too many.
+    fn make_room(&mut self) {
+        if self.responses.len() > self.room
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.responses.remove(&oldest);
         }
     }
 

@@ -220,6 +220,7 @@ impl Bench {
             Box::new(ModelTables(ground.clone())),
             Box::new(ModelSteer { ground: ground.clone(), neighbour }),
             Box::new(Failing { ground: ground.clone(), daemon }),
+            None,
             events,
             &record,
         );

@@ -61,6 +61,8 @@ pub enum Auth {
     Psk,
     /// EAP-MD5 of the user; the gateway has a preshared key.
     Eap,
+    /// Certificates of one CA, of users and gateways.
+    Certificate,
 }
 
 /// What end users and gateways agree on.
@@ -117,6 +119,11 @@ pub fn user_id(user: usize) -> String {
     format!("eu{user}@example.org")
 }
 
+/// How one proves who it is whose certificate lies in swanctl's folder.
+fn own_certificate(id: &str) -> String {
+    format!("auth = pubkey\n certs = {id}.pem")
+}
+
 /// The secret of an end user: long enough to be looked for in logs.
 fn user_secret(user: usize) -> String {
     format!("preshared-secret-of-end-user-{user}")
@@ -145,8 +152,9 @@ impl Vpn {
         let local = match self.auth {
             Auth::Psk => format!("auth = psk\n id = {id}"),
             Auth::Eap => format!("auth = eap-md5\n id = {id}\n eap_id = {id}"),
+            Auth::Certificate => format!("{}\n id = {id}", own_certificate(&id)),
         };
-        let remote = format!("auth = psk\n id = {GATEWAY_ID}");
+        let remote = format!("{}\n id = {GATEWAY_ID}", self.gateway_auth());
         let children = self.children(|inner| format!("remote_ts = {inner}"));
         format!(
             "{name} {{\n{}\n remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n \
@@ -165,12 +173,17 @@ impl Vpn {
         let remote = match self.auth {
             Auth::Psk => "auth = psk",
             Auth::Eap => "auth = eap-md5\n eap_id = %any",
+            Auth::Certificate => "auth = pubkey",
+        };
+        let local_auth = match self.auth {
+            Auth::Certificate => own_certificate(GATEWAY_ID),
+            Auth::Psk | Auth::Eap => "auth = psk".to_owned(),
         };
         let children = self.children(|inner| format!("local_ts = {inner}"));
         let names: Vec<_> = (0..pools.len()).map(|at| format!("pool{at}")).collect();
         let mut text = format!(
             "connections {{ {CONNECTION} {{\n{}\n local_addrs = {}\n pools = {}\n{}\n \
-             local {{\n auth = psk\n id = {GATEWAY_ID}\n }}\n remote {{\n {remote}\n }}\n \
+             local {{\n {local_auth}\n id = {GATEWAY_ID}\n }}\n remote {{\n {remote}\n }}\n \
              children {{\n{children} }}\n}} }}\npools {{\n",
             self.common(),
             addresses.join(","),
@@ -186,13 +199,21 @@ impl Vpn {
         Files { strongswan: strongswan("ha", HA), swanctl: text }
     }
 
+    fn gateway_auth(&self) -> &'static str {
+        match self.auth {
+            Auth::Certificate => "auth = pubkey",
+            Auth::Psk | Auth::Eap => "auth = psk",
+        }
+    }
+
     fn common(&self) -> String {
         let mobike = if self.mobike { "yes" } else { "no" };
         let ike = &self.ike;
         // Rekeys come when a scenario asks for them.
         format!(
             " version = 2\n proposals = {ike}\n mobike = {mobike}\n \
-             rekey_time = 4h\n unique = no\n send_certreq = no"
+             rekey_time = 4h\n unique = no\n send_certreq = no\n \
+             send_cert = always"
         )
     }
 
@@ -212,6 +233,8 @@ impl Vpn {
             let _ = match self.auth {
                 Auth::Psk => writeln!(text, " ike-{user} {{ id = {id}\n secret = \"{secret}\" }}"),
                 Auth::Eap => writeln!(text, " eap-{user} {{ id = {id}\n secret = \"{secret}\" }}"),
+                // Its key lies in a file.
+                Auth::Certificate => Ok(()),
             };
         }
         if self.auth == Auth::Eap {

@@ -16,7 +16,6 @@ use crate::lab::{
 };
 
 const RATE: u32 = 1000;
-const BEFORE: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
 const USER: &str = "eu1";

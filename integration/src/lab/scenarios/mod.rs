@@ -1,5 +1,6 @@
 //! Scenarios that run in the guest.
 
+pub mod addresses;
 pub mod baseline;
 pub mod counters;
 pub mod crash;
@@ -9,8 +10,10 @@ pub mod guest;
 pub mod hostile;
 pub mod kernel_sas;
 pub mod kernel_tests;
+pub mod mobike;
 pub mod mono_lan;
 pub mod moves;
+pub mod refusals;
 pub mod sabotage;
 pub mod ten_minutes;
 pub mod users;
@@ -155,11 +158,35 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "multi-lan",
-        shows: "a user moves between gateways with different addresses, by MOBIKE",
+        shows: "a user moves between gateways with different addresses and back, by MOBIKE",
         quick: false,
         limit: 180,
         tests_of: &[],
-        run: moves::multi_lan,
+        run: mobike::multi_lan,
+    },
+    Scenario {
+        name: "nat",
+        shows: "a user behind NAT moves, and once more after its port has changed",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mobike::nat,
+    },
+    Scenario {
+        name: "nat-multi-lan",
+        shows: "a user behind NAT is not moved to another address, and is told why",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: mobike::nat_multi_lan,
+    },
+    Scenario {
+        name: "response-lost",
+        shows: "an answer that was lost before a move is repeated after it, octet by octet",
+        quick: false,
+        limit: 120,
+        tests_of: &[],
+        run: mobike::response_lost,
     },
     Scenario {
         name: "daemon-crash",
@@ -216,6 +243,54 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: ten_minutes::follow,
+    },
+    Scenario {
+        name: "pools",
+        shows: "nobody gets the address of a user that moved away, at neither gateway",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::pools,
+    },
+    Scenario {
+        name: "certificates",
+        shows: "the same of users with certificates",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::certificates,
+    },
+    Scenario {
+        name: "eap",
+        shows: "the same of users who prove themselves by EAP",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::eap,
+    },
+    Scenario {
+        name: "refusals",
+        shows: "a target that lacks something says what and how to cure it; nothing is left",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::all,
+    },
+    Scenario {
+        name: "refusals-multi-lan",
+        shows: "a user without MOBIKE does not leave for another address",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::multi_lan,
+    },
+    Scenario {
+        name: "spi-collision",
+        shows: "SPIs that are in use at the target are seen before the pause",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::spi_collision,
     },
     Scenario {
         name: "hundred-users",

@@ -1,13 +1,12 @@
 //! A user with traffic moves from the first gateway to the second.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cxtp::service::api::Mode;
 use serde_json::Value;
 
 use crate::lab::{
-    gateway::Settings,
     net::GATEWAYS,
     report::Report,
     world::{Setup, World},
@@ -20,17 +19,6 @@ const GAP: f64 = 20.0;
 /// How long traffic goes on after a move.
 const AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Different addresses: the user's charon follows by MOBIKE.
-///
-/// # Errors
-/// What could not be done.
-pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
-    // The server sends to the first gateway, which knows where its users are.
-    let settings = Settings { routed: true, ..Settings::default() };
-    let setup = Setup { moves: 1, daemons: Some(settings), ..Setup::default() };
-    one_move(setup, Mode::Predictive)
-}
 
 /// All users of the setup move at once, in the middle of their traffic.
 pub(super) fn one_move(setup: Setup, mode: Mode) -> Result<Value> {

@@ -64,3 +64,18 @@ fn memory_is_bounded() {
     none.remember(&response(1, 0, 1, LOCAL));
     assert_eq!(last(&none, 1), None);
 }
+
+#[test]
+fn what_another_gateway_said_is_kept_as_long_as_it_is_the_newest() {
+    let mut memory = memory(2);
+    let theirs = |message_id| LastResponse { message_id, datagrams: vec![vec![7]] };
+    memory.learn((1, 2), theirs(4));
+    assert_eq!(last(&memory, 1), Some((4, vec![vec![7]])));
+    memory.remember(&response(1, 5, 1, LOCAL));
+    memory.learn((1, 2), theirs(4));
+    assert_eq!(last(&memory, 1), Some((5, vec![vec![1]])));
+    for spi in 2..=3 {
+        memory.learn((spi, 2), theirs(1));
+    }
+    assert_eq!((last(&memory, 1), memory.order.len()), (None, 2));
+}
