@@ -197,14 +197,6 @@ pub const ALL: &[Scenario] = &[
         run: crash::daemons,
     },
     Scenario {
-        name: "charon-crash",
-        shows: "`kill -9` of charon on either side at every step of a transfer",
-        quick: false,
-        limit: 400,
-        tests_of: &[],
-        run: crash::charons,
-    },
-    Scenario {
         name: "rekey-crossing",
         shows: "rekeys of both kinds and a DPD, by either side, at every step of a transfer",
         quick: false,
