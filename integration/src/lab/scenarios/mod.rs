@@ -95,7 +95,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "mono-lan-predictive",
         shows: "one of three users moves between gateways with one address, the others stay",
-        quick: false,
+        quick: true,
         limit: 180,
         tests_of: &[],
         run: mono_lan::predictive,
@@ -159,7 +159,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "multi-lan",
         shows: "a user moves between gateways with different addresses and back, by MOBIKE",
-        quick: false,
+        quick: true,
         limit: 180,
         tests_of: &[],
         run: mobike::multi_lan,
