@@ -157,14 +157,6 @@ pub const ALL: &[Scenario] = &[
         run: families::children,
     },
     Scenario {
-        name: "multi-lan",
-        shows: "a user moves between gateways with different addresses and back, by MOBIKE",
-        quick: true,
-        limit: 180,
-        tests_of: &[],
-        run: mobike::multi_lan,
-    },
-    Scenario {
         name: "nat",
         shows: "a user behind NAT moves, and once more after its port has changed",
         quick: false,
