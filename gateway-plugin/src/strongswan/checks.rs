@@ -15,7 +15,9 @@ use protocol_spec::{
 pub use self::settings::{Settings, SettingsError};
 use super::{
     ha::IkeSpis,
-    vici::{Algorithms, Client, ConnectionInfo, IkeSaInfo, Pool, Stats, Version, ViciError, names},
+    vici::{
+        Algorithms, Client, ConnectionInfo, IkeSaInfo, Pool, Stats, Version, ViciError, names,
+    },
 };
 
 /// What a charon told of itself at one time. Configurations, pools and leases
@@ -67,11 +69,6 @@ impl Facts {
             ike_transforms(&self.algorithms, transforms)?;
         }
         no_side_effects(profile.side_effects)
-    }
-
-    /// Whether there is an IKE SA with these SPIs.
-    pub fn has(&self, ike: IkeSpis) -> bool {
-        self.held.iter().any(|(spis, _)| *spis == ike)
     }
 
     /// Addresses that this charon handed out and that left with a session: their
