@@ -15,9 +15,7 @@ use protocol_spec::{
 pub use self::settings::{Settings, SettingsError};
 use super::{
     ha::IkeSpis,
-    vici::{
-        Algorithms, Client, ConnectionInfo, IkeSaInfo, Pool, Stats, Version, ViciError, names,
-    },
+    vici::{Algorithms, Client, ConnectionInfo, IkeSaInfo, Pool, Stats, Version, ViciError, names},
 };
 
 /// What a charon told of itself at one time. Configurations, pools and leases
