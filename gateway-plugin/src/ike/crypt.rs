@@ -55,7 +55,7 @@ impl Crypt {
     /// The protection of this IKE SA.
     ///
     /// # Errors
-    /// As [`derive`]: what the context's transforms or secrets lack.
+    /// As [`derive()`]: what the context's transforms or secrets lack.
     pub fn new(ike: &IkeSa) -> Result<Self, IkeError> {
         Ok(Self { suite: Suite::new(&ike.transforms)?, keys: derive(ike)? })
     }

@@ -150,7 +150,7 @@ impl HaSocket {
 
     /// Sends messages in order, no faster than charon reads them: its queue would
     /// overflow silently. Returns when the last one is out, not when charon has
-    /// worked it off; see [`HaSocket::waiting_at_charon`].
+    /// worked it off; see [`HaSocket::settle`].
     ///
     /// # Errors
     /// [`SocketError::NoCharon`] if nobody listens at charon's address,
