@@ -334,6 +334,9 @@ fn secret(name: &str) -> String {
 const NAMES: [&str; 4] = ["sg1", "sg2", "eu", "eu2"];
 
 const TOPOLOGY: &str = "
+# What another test of the same guest left behind.
+for n in eu eu2 sg1 sg2; do ip netns del $n 2> /dev/null || true; done
+ip link del brwan 2> /dev/null || true
 for n in eu eu2 sg1 sg2; do ip netns add $n; ip -n $n link set lo up; done
 ip link add brwan type bridge; ip link set brwan up
 link() {
