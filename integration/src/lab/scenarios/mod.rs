@@ -109,14 +109,6 @@ pub const ALL: &[Scenario] = &[
         run: mono_lan::reactive,
     },
     Scenario {
-        name: "mono-lan-gateway",
-        shows: "a whole gateway is emptied, and the address moves after its sessions",
-        quick: false,
-        limit: 180,
-        tests_of: &[],
-        run: mono_lan::gateway,
-    },
-    Scenario {
         name: "transport-mode",
         shows: "a kernel SA in transport mode is refused before anything is touched",
         quick: false,
