@@ -220,14 +220,6 @@ pub const ALL: &[Scenario] = &[
         tests_of: &[],
         run: hostile::scenario,
     },
-    Scenario {
-        name: "ten-minutes",
-        shows: "the page for operators of strongSwan, its commands as they stand",
-        quick: false,
-        limit: 180,
-        tests_of: &[],
-        run: ten_minutes::follow,
-    },
 ];
 
 /// The scenario of this name.
