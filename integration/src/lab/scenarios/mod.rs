@@ -93,9 +93,17 @@ pub const ALL: &[Scenario] = &[
         run: sabotage::scenario,
     },
     Scenario {
+        name: "mono-lan-lossless",
+        shows: "a user moves: no packet lost or twice, one owner, no new IKE SA; any gap",
+        quick: true,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::lossless,
+    },
+    Scenario {
         name: "mono-lan-predictive",
         shows: "one of three users moves between gateways with one address, the others stay",
-        quick: true,
+        quick: false,
         limit: 180,
         tests_of: &[],
         run: mono_lan::predictive,

@@ -16,8 +16,6 @@ use crate::lab::{
 const RATE: u32 = 1000;
 /// A gap that nobody notices, in milliseconds.
 const GAP: f64 = 20.0;
-/// A gap that anybody hears in a call, in milliseconds.
-const FELT: f64 = 250.0;
 /// How long traffic goes on after a move.
 const AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,13 +50,9 @@ pub(super) fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
     Ok(serde_json::to_value(report)?)
 }
 
-/// A move should not be noticed, and says whether it was: a busy machine makes every
-/// gap longer, so the gap of the same run without a move counts as well. What fails is
-/// a gap that a user feels, which no busy machine explains.
+/// A move must not be felt. A busy machine may make every gap longer: then the gap of
+/// the same run without a move is what counts.
 pub(super) fn no_long_gap(report: &mut Report) {
-    let (gap, goal) = (report.gap_ms_max, GAP.max(2.0 * report.gap_ms_baseline));
-    report.more.insert("gap_ms_goal".into(), goal.into());
-    report.more.insert("gap_goal_reached".into(), (gap <= goal).into());
-    let bound = FELT.max(goal);
+    let (gap, bound) = (report.gap_ms_max, GAP.max(2.0 * report.gap_ms_baseline));
     report.expect(gap <= bound, || format!("a gap of {gap} ms, and {bound} ms are allowed"));
 }
