@@ -174,6 +174,9 @@ impl World {
             for id in setup.household(user) {
                 certify(&user_id(id), &folder.join(&name))?;
             }
+            if setup.each > 1 {
+                net.add_users(&name, &setup.household(user))?;
+            }
             let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
         }
