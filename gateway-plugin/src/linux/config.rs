@@ -211,6 +211,15 @@ impl Config {
         Self::from_toml(&text).map_err(told)
     }
 
+    /// The neighbours as steering knows them.
+    pub(crate) fn neighbours(&self) -> BTreeMap<Name, steering::Neighbour> {
+        let neighbour = |(name, at): (&Name, &Neighbour)| {
+            let Neighbour { inner, inner_also, outer } = *at;
+            (name.clone(), steering::Neighbour { name: name.clone(), inner, inner_also, outer })
+        };
+        self.neighbours.iter().map(neighbour).collect()
+    }
+
     /// Reads the text of a file.
     ///
     /// # Errors

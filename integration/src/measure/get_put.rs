@@ -146,7 +146,8 @@ fn describe(figures: &Figures) -> String {
         std::iter::once(run.tunnels.to_string()).chain(of.map(human_micros)).collect()
     };
     let rows: Vec<Vec<String>> = figures.runs.iter().map(row).collect();
-    let range = |[least, most]: [u64; 2]| format!("{} to {}", human_micros(least), human_micros(most));
+    let range =
+        |[least, most]: [u64; 2]| format!("{} to {}", human_micros(least), human_micros(most));
     let install = &figures.install;
     format!(
         "{}\none session of these, or ten in one call (then for each); PUT is stage and activate; in \

@@ -259,9 +259,8 @@ impl IkeDaemon for Charon {
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         // Its true address comes after it is established: who asks in between would
         // write the gate's down.
-        let is_up = |sa: &IkeSaInfo| {
-            sa.state == IkeState::Established && sa.remote.ip() != gate.gate
-        };
+        let is_up =
+            |sa: &IkeSaInfo| sa.state == IkeState::Established && sa.remote.ip() != gate.gate;
         let sa = self.wait(session, SETTLED, is_up)?;
         if is_up(&sa) {
             return Ok(());

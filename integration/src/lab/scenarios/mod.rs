@@ -10,6 +10,7 @@ pub mod guest;
 pub mod hostile;
 pub mod kernel_sas;
 pub mod kernel_tests;
+pub mod mixed;
 pub mod mobike;
 pub mod mono_lan;
 pub mod moves;
@@ -219,6 +220,14 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: counters::loss,
+    },
+    Scenario {
+        name: "mixed",
+        shows: "a user goes from the kernel to an embedded gateway, and back",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mixed::scenario,
     },
     Scenario {
         name: "hostile-local",

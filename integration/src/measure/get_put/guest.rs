@@ -25,7 +25,10 @@ use super::{Calls, Figures, INSTALL_TEST, Install, Run};
 use crate::{
     clock,
     lab::{
-        charon::{Charon, config::{Vpn, connection_of}},
+        charon::{
+            Charon,
+            config::{Vpn, connection_of},
+        },
         gateway::{Settings, Sharing},
         net::GATEWAYS,
         world::{Setup, World},
@@ -97,7 +100,11 @@ fn install(programs: &[PathBuf]) -> Result<Install> {
     let said = String::from_utf8_lossy(&output.stdout);
     let figures = said.lines().find_map(|line| line.split_once(MARK)).map(|(_, text)| text);
     let text = figures.with_context(|| {
-        format!("{} has no figures: {said}{}", INSTALL_TEST.1, String::from_utf8_lossy(&output.stderr))
+        format!(
+            "{} has no figures: {said}{}",
+            INSTALL_TEST.1,
+            String::from_utf8_lossy(&output.stderr)
+        )
     })?;
     Ok(serde_json::from_str(text)?)
 }
