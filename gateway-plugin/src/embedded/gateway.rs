@@ -445,6 +445,18 @@ pub(crate) fn no_session(id: SessionId) -> Refusal {
     Refusal::new(Status::NoSession, format!("no session {id} here"))
 }
 
+/// Gives a socket buffers of so many octets, or as much as is allowed: less works as
+/// well.
+pub(crate) fn make_room(socket: &socket2::Socket, octets: usize) {
+    use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+    // Above the bound for everybody, if we may.
+    let received =
+        setsockopt(socket, RcvBufForce, &octets).or_else(|_| socket.set_recv_buffer_size(octets));
+    if let Err(error) = received.and_then(|()| socket.set_send_buffer_size(octets)) {
+        tracing::debug!(%error, "the socket keeps its buffer");
+    }
+}
+
 fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     use socket2::{Domain, Protocol, Type};
     let told = |error: std::io::Error| {
@@ -455,12 +467,7 @@ fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // As much as is allowed; a smaller buffer works as well.
-    for set in [socket2::Socket::set_recv_buffer_size, socket2::Socket::set_send_buffer_size] {
-        if let Err(error) = set(&socket, SOCKET_BUFFER) {
-            tracing::debug!(%error, "the socket keeps its buffer");
-        }
-    }
+    make_room(&socket, SOCKET_BUFFER);
     socket.set_read_timeout(Some(LOOK_UP))?;
     socket.bind(&address.into()).map_err(told)?;
     Ok(Socket { udp: socket.into(), v6: address.is_ipv6() })

@@ -55,6 +55,8 @@ pub use admin::GatewayAdmin;
 pub use command::gateway_main;
 pub use config::{GatewayConfig, Sabotage};
 pub use counters::Counters;
+#[cfg(feature = "linux")]
+pub(crate) use gateway::make_room;
 pub use gateway::{Addresses, EmbeddedGateway};
 #[cfg(feature = "linux")]
 pub(crate) use network::Network;

@@ -39,7 +39,7 @@ use super::{
     steer::{refusal, traffic},
 };
 use crate::{
-    embedded::{Network, RelayKind},
+    embedded::{Network, RelayKind, make_room},
     steering::{Neighbour, Steering, SteeringError, checksum},
     xfrm::Kernel,
 };
@@ -252,9 +252,7 @@ fn tap() -> io::Result<Socket> {
     let place: LinkAddr = place.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     bind(socket.as_raw_fd(), &place)?;
     socket.set_read_timeout(Some(TICK))?;
-    if let Err(error) = socket.set_recv_buffer_size(ROOM) {
-        tracing::debug!(%error, "the socket keeps its buffer");
-    }
+    make_room(&socket, ROOM);
     Ok(socket)
 }
 

@@ -8,7 +8,6 @@ use anyhow::{Result, bail, ensure};
 use cxtp::service::api::Mode;
 use serde_json::Value;
 
-use super::moves::no_long_gap;
 use crate::lab::{
     charon::config::Vpn,
     gateway::{Settings, Sharing},
@@ -76,7 +75,6 @@ pub fn scenario(_: &[PathBuf]) -> Result<Value> {
         });
     }
     report.more.insert("pause_us".into(), gaps.into());
-    no_long_gap(&mut report);
     report.passed = report.failures.is_empty();
     Ok(serde_json::to_value(report)?)
 }
