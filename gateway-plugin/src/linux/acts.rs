@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use protocol_spec::{
     context::Context,
-    id::SessionId,
+    id::{Name, SessionId},
     status::{Refusal, Status},
     transfer::{ChildFinals, Finals},
 };
@@ -116,8 +116,8 @@ impl Inner {
         let id = order.session;
         let session = self.known(id)?;
         match &session.phase {
-            Phase::Active | Phase::Unsettled => {}
-            Phase::Paused { finals, target } => {
+            Phase::Active | Phase::Unsettled | Phase::Paused { finals: None, .. } => {}
+            Phase::Paused { finals: Some(finals), target } => {
                 let finals = finals.clone();
                 if *target == order.target {
                     return Ok(finals);
@@ -135,30 +135,35 @@ impl Inner {
         }
         let paths = self.look(id, seen)?;
         self.daemon.wait_quiet(id, QUIET)?;
-        self.change(id, |session| session.phase = Phase::Unsettled);
-        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths)).and_then(|finals| {
-            let phase = Phase::Paused { target: order.target, finals: finals.clone() };
-            self.change(id, |session| {
-                session.phase = phase;
-                session.paths = Some(paths);
-            });
-            self.keep().map(|()| finals)
-        });
-        if stopped.is_err() {
-            self.change(id, |session| session.phase = Phase::Unsettled);
-            if let Err(worse) = self.settle(id) {
-                tracing::error!(session = %id, refusal = %worse, "a pause that failed still stands");
+        // Written down before, so that nothing waits for the disk while packets wait. Who
+        // finds it after our end leaves it stopped until it is told to go on.
+        self.stand(id, &order.target, None, paths.clone());
+        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths));
+        match &stopped {
+            Ok(finals) => self.stand(id, &order.target, Some(finals.clone()), paths),
+            Err(_) => {
+                self.change(id, |session| session.phase = Phase::Unsettled);
+                if let Err(worse) = self.settle(id) {
+                    tracing::error!(session = %id, refusal = %worse, "a pause that failed stands");
+                }
             }
         }
         stopped
+    }
+
+    fn stand(&mut self, id: SessionId, target: &Name, finals: Option<Finals>, paths: Paths) {
+        let phase = Phase::Paused { target: target.clone(), finals };
+        self.change(id, |session| {
+            session.phase = phase;
+            session.paths = Some(paths);
+        });
     }
 
     /// A paused session goes to another target than was said.
     fn point(&mut self, id: SessionId, order: Pause, finals: Finals) -> Result<Finals, Refusal> {
         let paths = self.paths(id)?;
         self.steer.divert(id, &paths.flow, &order.target)?;
-        let phase = Phase::Paused { target: order.target, finals: finals.clone() };
-        self.change(id, |session| session.phase = phase);
+        self.stand(id, &order.target, Some(finals.clone()), paths);
         self.keep()?;
         Ok(finals)
     }
@@ -171,12 +176,11 @@ impl Inner {
     ) -> Result<Finals, Refusal> {
         let before = self.daemon.spis(id)?;
         let answered = self.has_answered(id)?;
-        // No request comes any more from here on, so that the answer to the last one
-        // can leave before nothing does.
-        self.steer.divert(id, flow, &order.target)?;
+        // IKE first, while packets still pass. No request comes any more from here on,
+        // so that the answer to the last one can leave before nothing does.
+        self.steer.divert_ike(id, flow, &order.target)?;
         self.daemon.wait_quiet(id, QUIET)?;
-        self.stand_still(pairs)?;
-        self.steer.block(id, flow)?;
+        self.steer.block_ike(id, flow)?;
         // An exchange of the daemon's own may have begun before the guard.
         self.daemon.wait_quiet(id, Duration::ZERO)?;
         if answered && !self.has_answered(id)? {
@@ -189,7 +193,13 @@ impl Inner {
         }
         let generation = self.known(id)?.generation;
         let ike = self.daemon.finals(id)?;
+        tracing::debug!(session = %id, "no IKE any more");
+        self.steer.divert(id, flow, &order.target)?;
+        tracing::debug!(session = %id, "diverted");
+        self.stand_still(pairs)?;
+        self.steer.block(id, flow)?;
         let children = self.last_counters(pairs)?;
+        tracing::debug!(session = %id, "counted");
         Ok(Finals { generation, ike, children })
     }
 

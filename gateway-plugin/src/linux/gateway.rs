@@ -279,9 +279,9 @@ impl LinuxGateway {
         let mut inner = lock(&self.inner);
         let begun = inner.clock.now();
         let sessions = orders.len();
+        tracing::debug!(order = std::any::type_name::<O>(), sessions, "begun");
         let answer = |order| (session(&order), act(&mut inner, order));
         let answers = orders.into_iter().map(answer).collect();
-        inner.keep_if_possible();
         let took = inner.clock.now() - begun;
         tracing::debug!(order = std::any::type_name::<O>(), sessions, ?took, "done");
         Ok(answers)

@@ -85,6 +85,7 @@ impl Inner {
                 tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
             }
         }
+        self.hold_again();
         self.welcome();
         self.keep_if_possible();
     }
@@ -94,9 +95,10 @@ impl Inner {
     fn mend(&mut self, id: SessionId) -> Result<(), Refusal> {
         match self.sessions.get(&id).map(|session| &session.phase) {
             Some(Phase::Staging { .. }) => self.clear(id),
-            Some(Phase::Staged { opened: true, .. }) => {
-                let paths = self.paths(id)?;
-                self.steer.hold(id, &paths.flow)
+            // It may have been about to let packets pass.
+            Some(Phase::Staged { .. }) => {
+                self.unheld.insert(id);
+                Ok(())
             }
             Some(Phase::Unsettled) => self.settle(id),
             _ => Ok(()),
@@ -275,7 +277,7 @@ impl Inner {
         }
     }
 
-    /// Holds staged sessions whose activation failed half-way.
+    /// Holds staged sessions whose activation ended half-way.
     pub(super) fn hold_again(&mut self) {
         for id in std::mem::take(&mut self.unheld) {
             let Some(session) = self.sessions.get(&id) else { continue };

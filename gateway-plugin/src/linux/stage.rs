@@ -5,12 +5,13 @@ use protocol_spec::{
     id::{Generation, SessionId},
     profile::Profile,
     status::{Refusal, Status},
-    transfer::GrantedRange,
+    transfer::{Finals, GrantedRange},
 };
 
 use super::{
     context,
     gateway::Inner,
+    pair::{Pair, at_least},
     session::{End, Paths, Phase, Session},
 };
 use crate::{
@@ -160,7 +161,7 @@ impl Inner {
         // Recorded first: who finds half of it after our end takes it away again.
         let staged = self.keep().and_then(|()| self.put(&context, &grants)).and_then(|paths| {
             self.change(id, |session| {
-                session.phase = Phase::Staged { source, batch, grants, opened: false };
+                session.phase = Phase::Staged { source, batch, grants };
                 session.paths = Some(paths);
             });
             self.keep()
@@ -274,13 +275,11 @@ impl Inner {
         let id = order.session;
         let session = self.known(id)?;
         session.refuse_stale(order.epoch)?;
-        let (grants, was_opened) = match &session.phase {
+        let grants = match &session.phase {
             Phase::Active | Phase::Unsettled if session.epoch == order.epoch => {
                 return self.keep();
             }
-            Phase::Staged { grants, opened, .. } if session.epoch == order.epoch => {
-                (grants.clone(), *opened)
-            }
+            Phase::Staged { grants, .. } if session.epoch == order.epoch => grants.clone(),
             _ => return Err(session.unfit("stage it under this epoch first")),
         };
         order
@@ -293,21 +292,14 @@ impl Inner {
         }
         let ends = session.ends.clone();
         let paths = self.paths(id)?;
-        let mut counters = Vec::new();
-        for pair in &paths.pairs {
-            counters.extend(pair.active(&order.finals, &grants)?);
+        self.hold_again();
+        if self.unheld.contains(&id) {
+            let detail = "its packets cannot be held, and its numbers not be set while they pass";
+            return Err(Refusal::new(Status::GatewayFault, detail));
         }
-        if !was_opened {
-            // Nothing was sent yet under these SAs: their packets are held.
-            self.set_counters(&counters)?;
-            self.limit(id, &paths, &ends)?;
-            self.change(id, |session| {
-                if let Phase::Staged { opened, .. } = &mut session.phase {
-                    *opened = true;
-                }
-            });
-            self.keep()?;
-        }
+        self.advance(&paths.pairs, &order.finals, &grants)?;
+        tracing::debug!(session = %id, "numbers set");
+        self.limit(id, &paths, &ends)?;
         if let Err(refusal) = self.open(id, order, &paths) {
             // Whatever passed already, nothing does from here on.
             self.unheld.insert(id);
@@ -318,9 +310,30 @@ impl Inner {
         self.keep()
     }
 
+    /// Gives the SAs the source's last numbers. An activation that failed on its way,
+    /// in this process or in one before, may have let packets pass: what they used
+    /// stays.
+    fn advance(
+        &mut self,
+        pairs: &[Pair],
+        finals: &Finals,
+        grants: &[GrantedRange],
+    ) -> Result<(), Refusal> {
+        let mut wanted = Vec::new();
+        for pair in pairs {
+            wanted.extend(pair.active(finals, grants)?);
+        }
+        let ids: Vec<SaId> = wanted.iter().map(|(id, _)| *id).collect();
+        let now = self.tables.counters(&ids)?;
+        let numbers = wanted.into_iter().zip(&now);
+        let numbers = numbers.map(|((id, wanted), now)| (id, at_least(wanted, now)));
+        self.set_counters(&numbers.collect::<Vec<_>>())
+    }
+
     /// Packets first; the IKE daemon is the slow end.
     fn open(&mut self, id: SessionId, order: &Activate, paths: &Paths) -> Result<(), Refusal> {
         self.steer.let_go_data(id, &paths.flow)?;
+        tracing::debug!(session = %id, "packets pass");
         let mut ike = order.finals.ike.clone();
         if let Some(ike) = &mut ike
             && self.known(id)?.moved

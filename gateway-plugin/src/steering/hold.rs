@@ -80,13 +80,22 @@ impl Holds {
         }
     }
 
-    /// Begins to hold by these elements instead of those before; what waits stays.
+    /// Begins to hold by these elements instead of those before; what waits stays. Of a
+    /// kind without elements nothing changes: packets that were let go are known by
+    /// those of before, while some of them are still on their way into the queue.
     pub(super) fn hold<'a>(
         &mut self,
         session: SessionId,
         elements: impl IntoIterator<Item = &'a Element>,
     ) {
-        self.unlist(session);
+        let elements: Vec<_> = elements.into_iter().collect();
+        let has = |purpose| elements.iter().any(|element| element.set.purpose() == purpose);
+        if has(Purpose::HoldData) {
+            self.unlist_data(session);
+        }
+        if has(Purpose::HoldIke) {
+            self.ikes.retain(|_, owner| *owner != session);
+        }
         let hold = self.sessions.entry(session).or_default();
         for element in elements {
             match element.set {
@@ -161,7 +170,8 @@ impl Holds {
 
     /// Ends a session's hold; what waited comes back, to be dropped.
     pub(super) fn discard(&mut self, session: SessionId) -> VecDeque<Waiting> {
-        self.unlist(session);
+        self.unlist_data(session);
+        self.ikes.retain(|_, owner| *owner != session);
         self.sessions.remove(&session).map(|hold| hold.waiting).unwrap_or_default()
     }
 
@@ -185,12 +195,11 @@ impl Holds {
         })
     }
 
-    fn unlist(&mut self, session: SessionId) {
+    fn unlist_data(&mut self, session: SessionId) {
         if !self.sessions.contains_key(&session) {
             return;
         }
         self.spis.retain(|_, owner| *owner != session);
-        self.ikes.retain(|_, owner| *owner != session);
         self.inner.retain(|_, owner| *owner != session);
         self.prefixes.retain(|(_, owner)| *owner != session);
     }

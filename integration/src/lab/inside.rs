@@ -107,11 +107,14 @@ fn live(programs: &Path, folder: &Path) -> Result<()> {
     network_first()?;
     let name = std::env::current_exe()?;
     let name = name.file_name().context("this program has no name")?.to_owned();
+    let level = if job.keep { "debug" } else { "info" };
     let child = Command::new(Path::new(PROGRAMS).join(name))
         .arg("guest")
         .env_clear()
         .env("PATH", PATH)
         .env("HOME", "/tmp")
+        .env("CXTP_LOG", level)
+        .env("CXTP__LOG__FILTER", level)
         .current_dir("/tmp")
         .stdin(Stdio::null())
         .spawn()?;

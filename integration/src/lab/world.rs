@@ -193,8 +193,11 @@ impl World {
         &self.folder
     }
 
-    /// Looks at what the observer saw so far.
-    pub fn observed<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> T {
+    /// Looks at what the observer saw of all that was sent so far.
+    ///
+    /// # Errors
+    /// If it does not get to it.
+    pub fn observed<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> Result<T> {
         self.tap.with(look)
     }
 
@@ -216,8 +219,7 @@ impl World {
             }
         }
         self.note_keys()?;
-        self.tap.with(Observer::mark);
-        Ok(())
+        self.tap.with(Observer::mark)
     }
 
     /// The flow of an end user (from 1) over its virtual address.

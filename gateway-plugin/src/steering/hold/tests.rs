@@ -52,6 +52,17 @@ fn ike_and_data_are_let_go_apart() {
 }
 
 #[test]
+fn packets_on_their_way_into_the_queue_go_on_while_ike_still_waits() {
+    let mut holds = holds(10, 1000);
+    holds.let_go(ONE, Purpose::HoldData);
+    // The session is named again, and what stands of its hold with it.
+    holds.hold(ONE, &[Element::of(Set::HoldIke, [1; 8])]);
+    assert_eq!(holds.take(1, esp(), &[0; 10]), [Verdict::Accept(1)]);
+    assert_eq!(holds.take(2, seen("10.0.1.9", Kind::Other), &[0; 10]), [Verdict::Accept(2)]);
+    assert_eq!(holds.take(3, seen("192.0.2.2", Kind::Ike([1; 8])), &[0; 10]), []);
+}
+
+#[test]
 fn the_oldest_packet_makes_room() {
     let mut holds = holds(2, 1000);
     holds.take(1, esp(), &[0; 10]);

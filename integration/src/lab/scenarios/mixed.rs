@@ -55,7 +55,7 @@ pub fn scenario(_: &[PathBuf]) -> Result<Value> {
         gaps.push(summary.gap_us_max);
         traffic.wait_for_packets(20, PATIENCE)?;
         traffic.run_for(span);
-        let owners = world.observed(|observer| observer.owners());
+        let owners = world.observed(|observer| observer.owners())?;
         let at = 1 - from;
         speakers.push((at, owners, sas(GATEWAYS[at])?));
     }
