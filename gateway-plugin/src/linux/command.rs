@@ -110,6 +110,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let place = Place {
         shared,
         own: config.own,
+        require: config.require,
         max_sessions: config.max_sessions,
         drain: config.drain,
         life: life()?,

@@ -127,7 +127,7 @@ fn own_certificate(id: &str) -> String {
 }
 
 /// The secret of an end user: long enough to be looked for in logs.
-fn user_secret(user: usize) -> String {
+pub fn user_secret(user: usize) -> String {
     format!("preshared-secret-of-end-user-{user}")
 }
 

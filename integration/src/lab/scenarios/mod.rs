@@ -10,6 +10,7 @@ pub mod guest;
 pub mod hostile;
 pub mod kernel_sas;
 pub mod kernel_tests;
+pub mod message_ids;
 pub mod mixed;
 pub mod mobike;
 pub mod mono_lan;
@@ -220,6 +221,22 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: counters::loss,
+    },
+    Scenario {
+        name: "message-id-sync",
+        shows: "a new owner agrees with a stock user on Message IDs that it does not know",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: message_ids::scenario,
+    },
+    Scenario {
+        name: "message-id-sync-stock",
+        shows: "stock gateways have no such sessions: who requires one refuses the others",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::message_id_sync,
     },
     Scenario {
         name: "mixed",
