@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
     pub(super) unkept: BTreeSet<SessionId>,
+    /// Sessions that an earlier process left half-way, and that are so still.
+    pub(super) unmended: BTreeSet<SessionId>,
     /// Staged sessions whose packets may pass after an activation that failed.
     pub(super) unheld: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
@@ -134,6 +136,7 @@ impl LinuxGateway {
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
+            unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             clock: Clock::start(),

@@ -79,15 +79,20 @@ impl Inner {
         if let Err(fault) = self.learn() {
             tracing::warn!(%fault, "the sessions are not known yet");
         }
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        for id in ids {
-            if let Err(refusal) = self.mend(id) {
-                tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
-            }
-        }
+        self.unmended = self.sessions.keys().copied().collect();
+        self.mend_all();
         self.hold_again();
         self.welcome();
         self.keep_if_possible();
+    }
+
+    fn mend_all(&mut self) {
+        for id in std::mem::take(&mut self.unmended) {
+            if let Err(refusal) = self.mend(id) {
+                tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
+                self.unmended.insert(id);
+            }
+        }
     }
 
     /// Makes the kernel what the record says of a session, where an earlier process
@@ -101,6 +106,14 @@ impl Inner {
                 Ok(())
             }
             Some(Phase::Unsettled) => self.settle(id),
+            // Nobody can say whether the pause was answered: if it was, somebody relies
+            // on it.
+            Some(Phase::Paused { target, finals: None }) => {
+                let target = target.clone();
+                let paths = self.paths(id)?;
+                self.steer.divert(id, &paths.flow, &target)?;
+                self.steer.block(id, &paths.flow)
+            }
             _ => Ok(()),
         }
     }
@@ -248,6 +261,7 @@ impl Inner {
             tracing::warn!(%refusal, "a shared address is not taken");
         }
         self.maintain(now);
+        self.mend_all();
         self.hold_again();
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
         let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
