@@ -208,6 +208,8 @@ impl Charon {
         let mark = lock(&self.tracker).mark();
         let sas = self.vici.list_sas(PATIENCE).map_err(error)?;
         let listed: Vec<ListedIke> = sas.iter().map(listed).collect();
+        // What the list has and was not heard yet is not missed.
+        self.socket.catch_up(PATIENCE)?;
         let mut tracker = lock(&self.tracker);
         let notices = tracker.reconcile(mark, &listed);
         self.numbers =

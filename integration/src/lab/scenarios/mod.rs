@@ -228,6 +228,30 @@ pub const ALL: &[Scenario] = &[
         tests_of: &[],
         run: hostile::scenario,
     },
+    Scenario {
+        name: "pools",
+        shows: "nobody gets the address of a user that moved away, at neither gateway",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::pools,
+    },
+    Scenario {
+        name: "certificates",
+        shows: "the same of users with certificates",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::certificates,
+    },
+    Scenario {
+        name: "eap",
+        shows: "the same of users who prove themselves by EAP",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::eap,
+    },
 ];
 
 /// The scenario of this name.
