@@ -54,10 +54,6 @@ impl Inner {
                 return no(Status::NoFeature, detail);
             }
         }
-        if profile.side_effects != SideEffects::default() {
-            let detail = "its hooks or accounting would end: stop them at the source first";
-            return no(Status::SideEffects, detail.to_owned());
-        }
         let held = |session: &&Session| session.status().is_some();
         let others =
             self.sessions.values().filter(held).filter(|other| other.id != profile.session);
@@ -71,7 +67,13 @@ impl Inner {
         if self.sessions.get(&profile.session).filter(held).is_none() {
             self.admit_spis(profile, seen)?;
         }
-        self.daemon.admit(profile)
+        self.daemon.admit(profile)?;
+        // The daemon knows better words for its own.
+        if profile.side_effects != SideEffects::default() {
+            let detail = "its hooks or accounting would end: stop them at the source first";
+            return no(Status::SideEffects, detail.to_owned());
+        }
+        Ok(())
     }
 
     /// Inbound SPIs and inner addresses must be free here.

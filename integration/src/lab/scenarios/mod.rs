@@ -252,6 +252,22 @@ pub const ALL: &[Scenario] = &[
         tests_of: &[],
         run: addresses::eap,
     },
+    Scenario {
+        name: "refusals",
+        shows: "a target that lacks something says what and how to cure it; nothing is left",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::all,
+    },
+    Scenario {
+        name: "spi-collision",
+        shows: "SPIs that are in use at the target are seen before the pause",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::spi_collision,
+    },
 ];
 
 /// The scenario of this name.
