@@ -261,6 +261,14 @@ pub const ALL: &[Scenario] = &[
         run: refusals::all,
     },
     Scenario {
+        name: "refusals-multi-lan",
+        shows: "a user without MOBIKE does not leave for another address",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::multi_lan,
+    },
+    Scenario {
         name: "spi-collision",
         shows: "SPIs that are in use at the target are seen before the pause",
         quick: false,
