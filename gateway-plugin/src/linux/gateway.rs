@@ -315,11 +315,15 @@ impl GatewayPlugin for LinuxGateway {
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
         let mut inner = lock(&self.inner);
-        Ok(profiles.iter().map(|profile| (profile.session, inner.admit(profile))).collect())
+        let mut seen = None;
+        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile, &mut seen));
+        Ok(profiles.iter().map(&mut admit).collect())
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        self.each(orders, |order| order.context.session, Inner::stage)
+        let mut seen = None;
+        let stage = |inner: &mut Inner, order| inner.stage(order, &mut seen);
+        self.each(orders, |order: &Stage| order.context.session, stage)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {
