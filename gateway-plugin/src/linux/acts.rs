@@ -6,7 +6,7 @@
 //! it allows, so that a process that is killed in between finds a session as
 //! somebody who repeats the act expects it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol_spec::{
     context::Context,
@@ -17,6 +17,7 @@ use protocol_spec::{
 
 use super::{
     context,
+    daemon::Described,
     gateway::Inner,
     pair::Pair,
     session::{Paths, Phase, Session, no_session},
@@ -82,6 +83,9 @@ impl Inner {
     /// A session's SAs and packets as they are now; the tables are read again only
     /// where they do not fit it any more.
     fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<Paths, Refusal> {
+        if let Some(paths) = self.unchanged(id)? {
+            return Ok(paths);
+        }
         if let Some(tables) = seen
             && let Ok(paths) = self.look_in(id, tables)
         {
@@ -89,6 +93,23 @@ impl Inner {
         }
         let tables = self.whole_tables()?;
         self.look_in(id, seen.insert(tables))
+    }
+
+    /// The same as it was steered, if the daemon, which tells changes by itself, says
+    /// that it is still so.
+    fn unchanged(&mut self, id: SessionId) -> Result<Option<Paths>, Refusal> {
+        let session = self.known(id)?;
+        let (generation, paths) = (session.generation, session.paths.clone());
+        let Some(paths) = paths.filter(|_| self.daemon.installs_children()) else {
+            return Ok(None);
+        };
+        let Described { known, ike, children } = self.daemon.describe(id)?;
+        let there = ike.map(|ike| (ike.local, ike.remote));
+        let told: BTreeSet<_> = children.iter().map(|c| (c.inbound, c.outbound)).collect();
+        let same = known.generation == generation
+            && there == Some((paths.flow.local, paths.flow.remote))
+            && told == paths.flow.children.iter().copied().collect();
+        Ok(same.then_some(paths))
     }
 
     pub(super) fn look_in(

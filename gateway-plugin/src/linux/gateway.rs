@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
     pub(super) unkept: BTreeSet<SessionId>,
+    /// Sessions that an earlier process left half-way, and that are so still.
+    pub(super) unmended: BTreeSet<SessionId>,
     /// Staged sessions whose packets may pass after an activation that failed.
     pub(super) unheld: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
@@ -136,6 +138,7 @@ impl LinuxGateway {
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
+            unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             clock: Clock::start(),
@@ -314,11 +317,15 @@ impl GatewayPlugin for LinuxGateway {
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
         let mut inner = lock(&self.inner);
-        Ok(profiles.iter().map(|profile| (profile.session, inner.admit(profile))).collect())
+        let mut seen = None;
+        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile, &mut seen));
+        Ok(profiles.iter().map(&mut admit).collect())
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        self.each(orders, |order| order.context.session, Inner::stage)
+        let mut seen = None;
+        let stage = |inner: &mut Inner, order| inner.stage(order, &mut seen);
+        self.each(orders, |order: &Stage| order.context.session, stage)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {

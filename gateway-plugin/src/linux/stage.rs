@@ -9,6 +9,7 @@ use protocol_spec::{
 };
 
 use super::{
+    acts::Whole,
     context,
     gateway::Inner,
     pair::{Pair, at_least},
@@ -33,7 +34,12 @@ fn required(lacking: FeatureSet) -> String {
 }
 
 impl Inner {
-    pub(super) fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
+    /// `seen` are the kernel's tables as an order of the same batch saw them.
+    pub(super) fn admit(
+        &mut self,
+        profile: &Profile,
+        seen: &mut Option<Whole>,
+    ) -> Result<(), Refusal> {
         let no = |status, detail| Err(Refusal::new(status, detail));
         let capabilities = self.capabilities()?;
         let missing = profile.features.without(capabilities.features);
@@ -63,10 +69,6 @@ impl Inner {
                 return no(Status::NoFeature, detail);
             }
         }
-        if profile.side_effects != SideEffects::default() {
-            let detail = "its hooks or accounting would end: stop them at the source first";
-            return no(Status::SideEffects, detail.to_owned());
-        }
         let held = |session: &&Session| session.status().is_some();
         let others =
             self.sessions.values().filter(held).filter(|other| other.id != profile.session);
@@ -78,14 +80,23 @@ impl Inner {
         self.admit_steering(profile)?;
         // Of one that is here the SPIs and addresses are its own.
         if self.sessions.get(&profile.session).filter(held).is_none() {
-            self.admit_spis(profile)?;
+            self.admit_spis(profile, seen)?;
         }
-        self.daemon.admit(profile)
+        self.daemon.admit(profile)?;
+        // The daemon knows better words for its own.
+        if profile.side_effects != SideEffects::default() {
+            let detail = "its hooks or accounting would end: stop them at the source first";
+            return no(Status::SideEffects, detail.to_owned());
+        }
+        Ok(())
     }
 
     /// Inbound SPIs and inner addresses must be free here.
-    fn admit_spis(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let sas = self.tables.sas()?;
+    fn admit_spis(&mut self, profile: &Profile, seen: &mut Option<Whole>) -> Result<(), Refusal> {
+        let (sas, policies) = match seen {
+            Some(tables) => tables,
+            None => seen.insert((self.tables.sas()?, self.tables.policies()?)),
+        };
         for child in &profile.children {
             let sa = child.usage.sa;
             let taken = sas.iter().find(|known| {
@@ -101,7 +112,6 @@ impl Inner {
                 return Err(Refusal::new(Status::SpiCollision, detail));
             }
         }
-        let policies = self.tables.policies()?;
         for selector in profile.children.iter().flat_map(|child| &child.destinations) {
             if policies.iter().any(|policy| context::leads_to(policy, selector)) {
                 let prefix = selector.prefix;
@@ -115,7 +125,12 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn stage(&mut self, order: Stage) -> Result<Generation, Refusal> {
+    /// `seen` as in [`Inner::admit`].
+    pub(super) fn stage(
+        &mut self,
+        order: Stage,
+        seen: &mut Option<Whole>,
+    ) -> Result<Generation, Refusal> {
         let Stage { epoch, source, batch, grants, context } = order;
         let id = context.session;
         let generation = context.generation;
@@ -144,7 +159,7 @@ impl Inner {
             }
         }
         context.check().map_err(|bad| Refusal::new(Status::BadContext, bad.to_string()))?;
-        self.admit(&context.profile())?;
+        self.admit(&context.profile(), seen)?;
         context
             .check_grants(&grants)
             .map_err(|bad| Refusal::new(Status::NoSequenceRoom, bad.to_string()))?;

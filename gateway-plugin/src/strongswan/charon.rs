@@ -3,6 +3,7 @@
 
 mod acts;
 mod listen;
+mod recent;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,7 +20,9 @@ use protocol_spec::{
     status::{Refusal, Status},
 };
 
+use self::recent::Recent;
 use super::{
+    checks,
     ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version, put},
     tracker::{Limits, ListedChild, ListedIke, ListedState, Tracker},
     vici::{
@@ -33,6 +36,10 @@ use crate::linux::{DaemonEvent, LastResponses};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Until charon has done what a message told it.
 const SETTLED: Duration = Duration::from_millis(800);
+/// How long what charon is and has configured is not asked again.
+const CONFIGURED: Duration = Duration::from_secs(1);
+/// How long vici's list of all IKE SAs stands for each of them.
+const LISTED: Duration = Duration::from_millis(50);
 /// Events of vici that wait.
 const EVENTS: usize = 1024;
 
@@ -66,6 +73,14 @@ pub struct Charon {
     tracker: Arc<Mutex<Tracker>>,
     /// charon's own numbers of IKE SAs.
     numbers: HashMap<SessionId, u32>,
+    /// The highest of them that was seen.
+    newest: u32,
+    /// vici's list.
+    listed: Recent<HashMap<IkeSpis, IkeSaInfo>>,
+    /// What admission looks at.
+    facts: Recent<checks::Facts>,
+    /// What says which side effects a session has: vici's, and both files.
+    effects: Recent<(super::vici::Stats, checks::Settings, checks::Settings)>,
     met: Option<Met>,
     responses: Arc<dyn LastResponses>,
     _listeners: listen::Listeners,
@@ -149,6 +164,10 @@ impl Charon {
             socket,
             tracker,
             numbers: HashMap::new(),
+            newest: 0,
+            listed: Recent::new(LISTED),
+            facts: Recent::new(CONFIGURED),
+            effects: Recent::new(CONFIGURED),
             met: None,
             responses,
             _listeners: listeners,
@@ -189,11 +208,15 @@ impl Charon {
         let mark = lock(&self.tracker).mark();
         let sas = self.vici.list_sas(PATIENCE).map_err(error)?;
         let listed: Vec<ListedIke> = sas.iter().map(listed).collect();
+        // What the list has and was not heard yet is not missed.
+        self.socket.catch_up(PATIENCE)?;
         let mut tracker = lock(&self.tracker);
         let notices = tracker.reconcile(mark, &listed);
         self.numbers =
             sas.iter().filter_map(|sa| Some((tracker.find(spis(sa))?, sa.unique_id))).collect();
         drop(tracker);
+        self.seen(&sas);
+        self.listed.put(sas.iter().map(|sa| (spis(sa), sa.clone())).collect());
         let missed = listen::missed(&notices, self.segments);
         for segment in missed {
             tracing::info!(segment, "charon is asked to tell its sessions again");
@@ -224,13 +247,35 @@ impl Charon {
         {
             return Ok(found);
         }
+        // charon counts: one that was just put in is the next.
+        let next = self.newest.saturating_add(1);
+        if !self.numbers.contains_key(&session)
+            && let Some(found) = self.vici.find_sa(next, PATIENCE).map_err(unanswered)?
+            && spis(&found) == wanted
+        {
+            self.newest = next;
+            self.numbers.insert(session, next);
+            return Ok(found);
+        }
         let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
+        self.seen(&all);
         let found = all.into_iter().find(|sa| spis(sa) == wanted).ok_or_else(|| {
             let detail = format!("charon has no IKE SA of session {session} any more");
             Refusal::new(Status::SessionEnded, detail)
         })?;
         self.numbers.insert(session, found.unique_id);
         Ok(found)
+    }
+
+    /// The same as it was a moment ago, where the list was read.
+    fn ask_lately(&mut self, session: SessionId) -> Result<IkeSaInfo, Refusal> {
+        let wanted = self.ike(session)?.spis();
+        let listed = self.listed.get().and_then(|list| list.get(&wanted)).cloned();
+        listed.map_or_else(|| self.ask(session), Ok)
+    }
+
+    fn seen(&mut self, sas: &[IkeSaInfo]) {
+        self.newest = sas.iter().map(|sa| sa.unique_id).max().unwrap_or(0).max(self.newest);
     }
 
     /// How charon calls a session's IKE SA.

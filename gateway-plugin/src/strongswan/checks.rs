@@ -69,6 +69,11 @@ impl Facts {
         no_side_effects(profile.side_effects)
     }
 
+    /// Whether there is an IKE SA with these SPIs.
+    pub fn has(&self, ike: IkeSpis) -> bool {
+        self.held.iter().any(|(spis, _)| *spis == ike)
+    }
+
     /// Addresses that this charon handed out and that left with a session: their
     /// leases were kept (see [`lend`](super::ha::put::lend)), and no IKE SA here has
     /// them, unless it is the session's own.

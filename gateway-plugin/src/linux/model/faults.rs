@@ -130,6 +130,7 @@ fn a_pause_that_fails_was_none() {
         // the session stopped until it is told to go on.
         if bench.state(Source, scene.id) != Some(SessionState::Active) {
             assert!(what.ends_with("killed true"), "{what}: it is not active");
+            assert!(!bench.passes(Source, scene.id), "{what}: a paused session speaks");
             bench.resume(Source, scene.id, 0, Vec::new()).unwrap();
         }
         goes_on_at_the_source(bench, scene, what);

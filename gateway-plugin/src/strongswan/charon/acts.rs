@@ -76,6 +76,8 @@ impl Charon {
         let version = self.version()?;
         let messages = put::ike_messages(context, local, version).map_err(unsent)?;
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        // What it has not read yet need not be asked for.
+        self.socket.settle(PATIENCE).map_err(unsent)?;
         let id = context.session;
         let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
         if !sa.is_passive() {
@@ -103,6 +105,10 @@ impl Charon {
 
     /// What charon does for a session of this connection beside IKE and ESP.
     fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
+        let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
+        if let Some((stats, strongswan, swanctl)) = self.effects.get() {
+            return Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection));
+        }
         let stats = self.vici.stats(PATIENCE).map_err(unanswered)?;
         let read = |path: &Path| {
             checks::Settings::read(path).map_err(|error| {
@@ -111,8 +117,8 @@ impl Charon {
         };
         let strongswan = read(&self.settings.strongswan_conf)?;
         let swanctl = read(&self.settings.swanctl_conf)?;
-        let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
-        Ok(checks::side_effects(&stats, &daemon, &strongswan, &swanctl, connection))
+        let (stats, strongswan, swanctl) = self.effects.put((stats, strongswan, swanctl));
+        Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection))
     }
 }
 
@@ -162,7 +168,7 @@ impl IkeDaemon for Charon {
     fn describe(&mut self, session: SessionId) -> Result<Described, Refusal> {
         let told = lock(&self.tracker).describe(session);
         let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
-        let now = self.ask(session)?;
+        let now = self.ask_lately(session)?;
         let mut ike = told.ike;
         if now.state != IkeState::Passive {
             (ike.local, ike.remote) = (now.local, now.remote);
@@ -185,20 +191,29 @@ impl IkeDaemon for Charon {
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
+        let facts = match self.facts.get() {
+            Some(facts) => facts,
+            None => {
+                let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
+                self.facts.put(facts)
+            }
+        };
         facts.admit(profile)?;
-        let Some((initiator, responder)) = profile.ike_spis else {
+        let Some(spis) = profile.ike_spis else {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
         };
-        let spis = (initiator, responder);
-        match lock(&self.tracker).find(spis) {
-            Some(owner) if owner != profile.session => {
-                let detail = format!("session {owner} here has the same IKE SPIs");
-                Err(Refusal::new(Status::SpiCollision, detail))
-            }
-            _ => Ok(()),
+        let owner = lock(&self.tracker).find(spis);
+        if owner == Some(profile.session) || owner.is_none() && !facts.has(spis) {
+            return Ok(());
         }
+        let who = owner.map_or("an IKE SA".to_owned(), |owner| format!("session {owner}"));
+        let detail = format!(
+            "{who} here has the same IKE SPIs ({:016x} and {:016x}): rekey the IKE SA at the source \
+             first",
+            spis.0, spis.1
+        );
+        Err(Refusal::new(Status::SpiCollision, detail))
     }
 
     fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal> {
@@ -281,6 +296,7 @@ impl IkeDaemon for Charon {
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         lock(&self.tracker).forget(session);
         self.numbers.remove(&session);
+        self.facts.clear();
         Ok(())
     }
 }

@@ -163,6 +163,15 @@ pub fn all(_: &[PathBuf]) -> Result<Value> {
     case.charon().change_connections(|text| text.replace(theirs, own))?;
     case.charon().load()?;
 
+    // charon at the source tells no scripts: they are read in its file.
+    let at_source = &case.world.gateways[source];
+    at_source.change_connections(|text| {
+        text.replace("esp_proposals", "updown = /bin/true\n   esp_proposals")
+    })?;
+    case.refused("hooks", "side-effects", &["`updown` script", "remove `updown`"])?;
+    let at_source = &case.world.gateways[source];
+    at_source.change_connections(|text| text.replace("updown = /bin/true\n", "\n"))?;
+
     let without = |plugins: &[&str], text: String| {
         let out = |text: String, plugin: &&str| text.replace(&format!(" {plugin} "), " ");
         plugins.iter().fold(text, out)
