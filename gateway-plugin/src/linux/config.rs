@@ -329,3 +329,6 @@ impl RawNetwork {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,8 @@ impl Site {
         } else {
             self.start("cxtp-linux", Role::Linux, &["--config", &config])?
         };
-        wait_for(&process.name().to_owned(), START, || {
+        let name = process.name().to_owned();
+        wait_for(&name, START, || {
             process.check()?;
             Ok(fs::exists(&socket)?.then_some(()))
         })
@@ -288,8 +289,7 @@ impl Site {
     fn start(&self, what: &str, role: Role, args: &[&str]) -> Result<Process> {
         let name = format!("{what} of {}", GATEWAYS[self.at]);
         let log = self.folder.join(format!("{what}.log"));
-        Namespace::of(GATEWAYS[self.at])
-            .enter(|| Ok(self.program.start(&name, role, args, &log)?))
+        Namespace::of(GATEWAYS[self.at]).enter(|| self.program.start(&name, role, args, &log))
     }
 }
 

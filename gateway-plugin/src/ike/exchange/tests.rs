@@ -248,7 +248,7 @@ fn offers_without_draw_or_beyond_32_bits_are_not_made() {
 
 #[test]
 fn message_ids_are_agreed_on_only_where_both_announced_it() {
-    let mut ike = samples::ike_sa();
+    let mut ike = samples::ike(7);
     ike.extensions.message_id_sync = false;
     let gateway = Association::new(&ike).unwrap();
     let refused = Request::message_id_sync(&gateway, OFFER, &draws(1), PACE, at(0)).map(|_| ());
