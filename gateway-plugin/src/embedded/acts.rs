@@ -314,7 +314,10 @@ impl Gateway {
                 let prefixes = body.prefixes().into();
                 guts.phase = Phase::Released { target: order.target.clone(), spis, prefixes };
             }
-            (Phase::Released { .. } | Phase::Removed, _) => return Ok(()),
+            (Phase::Released { .. }, _) => {
+                return self.outside(|network| network.released(order.session));
+            }
+            (Phase::Removed, _) => return Ok(()),
             _ => return Err(unfit(order.session, &guts, "only a paused session is released")),
         }
         guts.epoch = order.epoch;
