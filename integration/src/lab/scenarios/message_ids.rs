@@ -22,11 +22,11 @@ use gateway_plugin::{
         responder::{Established, Terms, take_in},
         tap::{Sighting, Tap},
     },
-    xfrm::{Counters, Kernel, KernelSa, Limits, SaFlags, SaId},
+    xfrm::{Kernel, KernelSa, SaId},
 };
 use protocol_spec::{
     KeyMaterial,
-    context::{Identification, Mode, SaKeys},
+    context::{Identification, SaKeys},
 };
 use serde_json::Value;
 
@@ -52,7 +52,6 @@ const CHILD_SPI: u32 = 0xc123_4567;
 /// The kind of an identity that is a domain name.
 const DOMAIN_NAME: u8 = 2;
 const REQID: u32 = 7;
-const WINDOW: u32 = 32;
 /// Above all Message IDs and numbers that the first owner may have used.
 const MESSAGES_BEYOND: u32 = 100;
 const PACKETS_BEYOND: u64 = 1 << 20;
@@ -209,25 +208,13 @@ fn install(world: &World, node: &str, established: &Established, used: u64) -> R
     let [inbound, outbound] = copy_keys(established);
     let (local, remote) = (established.ike.local.ip(), established.ike.remote.ip());
     let (spi_in, spi_out) = established.child_spis;
-    let sa = |source: IpAddr, destination, spi, keys, sequence| KernelSa {
-        id: SaId::esp(destination, spi),
-        source,
-        reqid: REQID,
-        mode: Mode::Tunnel,
-        transforms: established.transforms.clone(),
-        keys,
-        esn: false,
-        counters: Counters { sequence, ..Counters::new(WINDOW) },
-        window_size: WINDOW,
-        encapsulation: None,
-        if_id: None,
-        output_mark: None,
-        lifetime: Limits::default(),
-        selector: None,
-        flags: SaFlags::TUNNEL,
-        not_carried: Vec::new(),
+    let sa = |source, destination, spi, keys| {
+        let id = SaId::esp(destination, spi);
+        let transforms = established.transforms.clone();
+        KernelSa { reqid: REQID, ..KernelSa::new(id, source, transforms, keys) }
     };
-    let sas = [sa(remote, local, spi_in, inbound, 0), sa(local, remote, spi_out, outbound, used)];
+    let mut sas = [sa(remote, local, spi_in, inbound), sa(local, remote, spi_out, outbound)];
+    sas[1].counters.sequence = used;
     Namespace::of(node)
         .enter(|| Ok(Kernel::open()?.install(&sas).into_iter().collect::<Result<(), _>>()?))?;
     let (user, inner) = (format!("{}/32", IpAddr::from(VIRTUAL)), "192.168.7.0/24");
