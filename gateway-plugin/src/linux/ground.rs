@@ -85,8 +85,13 @@ pub(crate) trait Steer: Send {
     fn emptied(&mut self) -> Result<(), Refusal> {
         Ok(())
     }
-    /// Takes such addresses once nobody else has them. Called many times a second.
-    fn take_free(&mut self, _: std::time::Duration) -> Result<(), Refusal> {
+    /// Takes such addresses, of those that are `in_use` by sessions here, once nobody
+    /// else has them. Called many times a second.
+    fn take_free(
+        &mut self,
+        _: std::time::Duration,
+        _in_use: &dyn Fn(std::net::IpAddr) -> bool,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
     /// Whether packets of sessions that left still come here, however long ago that

@@ -242,7 +242,13 @@ impl Inner {
 
     fn tend(&mut self, now: Duration) {
         self.drain(now);
-        if let Err(refusal) = self.steer.take_free(now) {
+        let sessions = &self.sessions;
+        // Silence of a gateway whose sessions are only staged here may be anything.
+        let in_use = |address| {
+            let mut here = sessions.values().filter(|session| session.is_in_use());
+            here.any(|session| session.paths.as_ref().is_none_or(|p| p.flow.local.ip() == address))
+        };
+        if let Err(refusal) = self.steer.take_free(now, &in_use) {
             tracing::warn!(%refusal, "a shared address is not taken");
         }
         self.maintain(now);

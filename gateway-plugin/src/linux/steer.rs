@@ -160,8 +160,12 @@ impl Steer for Steered {
         self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
     }
 
-    fn take_free(&mut self, now: Duration) -> Result<(), Refusal> {
-        self.steering.take_free(now).map_err(refusal)
+    fn take_free(
+        &mut self,
+        now: Duration,
+        in_use: &dyn Fn(IpAddr) -> bool,
+    ) -> Result<(), Refusal> {
+        self.steering.take_free(now, in_use).map_err(refusal)
     }
 
     fn is_in_between(&mut self) -> bool {
