@@ -64,6 +64,15 @@ pub(crate) trait Steer: Send {
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
     /// Target: its IKE packets pass, those that waited first.
     fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Inner packets of a session in use wait once more, while its end user changes
+    /// its SAs.
+    fn hold_inner(&mut self, _: SessionId, _: &Flow) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// They pass, those that waited first.
+    fn let_go_inner(&mut self, _: SessionId) -> Result<(), Refusal> {
+        Ok(())
+    }
     /// Target: nothing waits any more, and what waited goes back to the source.
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal>;
     /// Source: its packets go to another gateway, inner ones in clear on the inner

@@ -19,6 +19,7 @@ use super::{
     daemon::{DaemonEvent, Known, Remembered},
     gateway::{Inner, lock},
     session::{Phase, Session},
+    voice::ANNOUNCES,
 };
 use crate::{
     holder::LOOK_UP,
@@ -33,7 +34,7 @@ const MAINTENANCE: Duration = Duration::from_secs(5);
 /// After which they are looked at in any case.
 const SLOWEST_LOOK: Duration = Duration::from_secs(10);
 /// How often a session that is not whole is looked at again.
-const MOST_TRIES: u8 = 100;
+pub(super) const MOST_TRIES: u8 = 100;
 
 /// Takes what the daemon tells until the gateway ends, and tends the sessions.
 pub(super) fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopping: &AtomicBool) {
@@ -69,7 +70,7 @@ impl Inner {
             })
             .collect();
         self.daemon.remember(&remembered);
-        let until = self.clock.now() + self.place.drain;
+        let until = self.clock.now() + self.place.drain.max(ANNOUNCES);
         for mut session in sessions {
             if let Phase::Released { until: over } = &mut session.phase {
                 *over = until;
@@ -99,8 +100,16 @@ impl Inner {
                 self.steer.hold(id, &paths.flow)
             }
             Some(Phase::Unsettled) => self.settle(id),
+            Some(Phase::Active) if self.is_untold(id) => {
+                self.untold.insert(id, 0);
+                self.steer.let_go_inner(id)
+            }
             _ => Ok(()),
         }
+    }
+
+    fn is_untold(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.announcement.is_some())
     }
 
     /// Asks the daemon for all sessions.
@@ -253,6 +262,8 @@ impl Inner {
         }
         self.maintain(now);
         self.hold_again();
+        self.announce();
+        self.let_go_in_time(now);
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
         let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
         for id in unsettled {

@@ -110,6 +110,14 @@ impl Steer for Steered {
         self.steering.let_go_ike(session).map_err(refusal)
     }
 
+    fn hold_inner(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.hold_inner(session, &traffic(flow)).map_err(refusal)
+    }
+
+    fn let_go_inner(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.let_go_data(session).map_err(refusal)
+    }
+
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal> {
         // One that is no neighbour any more gets nothing back.
         let source = self.neighbours.get(source).cloned();
