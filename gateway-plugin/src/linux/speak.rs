@@ -13,9 +13,9 @@ use protocol_spec::{
 use super::{
     daemon::Described,
     gateway::{Inner, lock},
+    ground::Flow,
     life::MOST_TRIES,
-    session::Session,
-    voice::{Announcement, FOLLOWS, Speaker},
+    voice::{Announcement, FOLLOWS, Speaker, Told},
 };
 use crate::ike::{Association, answer::LastResponse};
 
@@ -33,14 +33,14 @@ impl Inner {
         }
     }
 
-    /// Says in IKE what the daemon of an activated session cannot: where it is, and
-    /// the last answer once more. The session goes on whatever becomes of it.
+    /// Says in IKE what the daemon of an activated session cannot: the last answer once
+    /// more, and soon where it is; until then the source relays. The session goes on
+    /// whatever becomes of it.
     pub(super) fn speak(&mut self, id: SessionId, finals: &IkeFinals) {
         if self.sessions.get(&id).is_some_and(|session| session.moved) {
             let announcement = Announcement { message_id: finals.next_send, sealed: None };
             self.change(id, |session| session.announcement = Some(announcement));
             self.untold.insert(id, 0);
-            self.announce();
         }
         let last = finals.last_response.as_deref().map(LastResponse::from_octets);
         let repeated = last.transpose().map_err(|error| error.to_string()).and_then(|last| {
@@ -82,28 +82,41 @@ impl Inner {
         let (message_id, sealed) = (announcement.message_id, announcement.clone());
         self.change(id, |session| session.announcement = Some(sealed));
         self.keep().map_err(text)?;
-        // Its SAs are away while it changes them; what it sends itself passes.
-        match self.steer.hold_inner(id, &flow) {
-            Ok(()) => drop(self.following.insert(id, self.clock.now() + FOLLOWS)),
-            Err(refusal) => tracing::warn!(session = %id, %refusal, "packets do not wait"),
-        }
         let speaker = Speaker { association, local: flow.local, remote: flow.remote };
         let me = Weak::clone(&self.me);
-        let ended = move || {
-            if let Some(inner) = me.upgrade() {
-                lock(&inner).announced(id, message_id);
+        let hears = move |told| {
+            let Some(inner) = me.upgrade() else { return };
+            let mut inner = lock(&inner);
+            match told {
+                Told::Begins => inner.hold_inner(id, message_id, &flow),
+                Told::Ended => inner.announced(id, message_id),
             }
         };
         let Some(voice) = &self.voice else { return Ok(()) };
-        voice.announce(id, speaker, announcement, ended).map_err(|error| error.to_string())
+        voice.announce(id, speaker, announcement, hears).map_err(|error| error.to_string())
+    }
+
+    fn announces(&self, id: SessionId, message_id: u32) -> bool {
+        let session = self.sessions.get(&id).filter(|session| session.is_in_use());
+        let open = session.and_then(|session| session.announcement.as_ref());
+        open.is_some_and(|open| open.message_id == message_id)
+    }
+
+    /// An end user has no SAs for a moment when it follows: what is for it waits. What
+    /// it sends itself passes.
+    fn hold_inner(&mut self, id: SessionId, message_id: u32, flow: &Flow) {
+        if !self.announces(id, message_id) {
+            return;
+        }
+        match self.steer.hold_inner(id, flow) {
+            Ok(()) => drop(self.following.insert(id, self.clock.now() + FOLLOWS)),
+            Err(refusal) => tracing::warn!(session = %id, %refusal, "packets do not wait"),
+        }
     }
 
     /// An announcement has ended, one way or another.
     fn announced(&mut self, id: SessionId, message_id: u32) {
-        let told = |session: &Session| {
-            session.announcement.as_ref().is_some_and(|open| open.message_id == message_id)
-        };
-        if self.sessions.get(&id).is_some_and(told) {
+        if self.announces(id, message_id) {
             self.let_go_inner(id);
             self.change(id, |session| session.announcement = None);
             self.keep_if_possible();

@@ -50,6 +50,15 @@ const MOST: usize = 4096;
 /// Octets of a thread's stack.
 const STACK: usize = 256 * 1024;
 
+/// Where an announcement stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is sent now.
+    Begins,
+    /// It was answered, or will not be.
+    Ended,
+}
+
 /// Speaks for the sessions of a gateway.
 #[derive(Debug)]
 pub(crate) struct Voice {
@@ -131,21 +140,21 @@ impl Voice {
     }
 
     /// Tells the end user that its session is at this gateway's address. Returns at
-    /// once; the end is in the log, and told to `ended` by a thread of its own.
+    /// once; how it goes is in the log, and `hears` is told by a thread of its own.
     ///
     /// # Errors
-    /// [`Mute`]; then `ended` hears nothing.
+    /// [`Mute`]; then `hears` is told nothing.
     pub(crate) fn announce(
         &self,
         session: SessionId,
         speaker: Speaker,
         announcement: Announcement,
-        ended: impl FnOnce() + Send + 'static,
+        hears: impl Fn(Told) + Send + 'static,
     ) -> Result<(), Mute> {
         let sightings = self.begin(session, &speaker.association, |talks| talks.announces = true)?;
         let talks = Arc::clone(&self.talks);
         let told = spawn(move || {
-            match tell(&speaker, announcement, &sightings) {
+            match tell(&speaker, announcement, &sightings, || hears(Told::Begins)) {
                 Ok(Outcome::Answered) => {
                     tracing::info!(%session, local = %speaker.local, "the end user has followed");
                 }
@@ -160,7 +169,7 @@ impl Voice {
                 ),
             }
             finish(&talks, session, |talks| talks.announces = false);
-            ended();
+            hears(Told::Ended);
         });
         told.inspect_err(|_| finish(&self.talks, session, |talks| talks.announces = false))
     }
@@ -231,12 +240,14 @@ fn tell(
     Speaker { association, local, remote }: &Speaker,
     Announcement { message_id, sealed }: Announcement,
     sightings: &Receiver<Sighting>,
+    begins: impl FnOnce(),
 ) -> Result<Outcome, Mute> {
+    let port = Port::open(*local, *remote)?;
+    begins();
     let clock = Clock::start();
     let now = clock.now();
     let Sealed { cookie, datagram } = sealed.unwrap_or_default();
     let mut request = Request::announce_again(message_id, Some(cookie), datagram, PACE, now);
-    let port = Port::open(*local, *remote)?;
     Ok(port.exchange(&mut request, association, sightings, || clock.now(), |_| {})?)
 }
 
