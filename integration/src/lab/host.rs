@@ -60,7 +60,7 @@ pub(super) fn run_all(quick: bool, as_json: bool) -> ExitCode {
             scope.spawn(|| {
                 while let Some(scenario) = waiting.lock().ok().and_then(|mut next| next.next()) {
                     let result = run(scenario, &kernel, programs.clone(), false);
-                    println!("{}", text(&result));
+                    println!("{}", line(&result));
                     if let Ok(mut results) = results.lock() {
                         results.push(result);
                     }
@@ -71,6 +71,10 @@ pub(super) fn run_all(quick: bool, as_json: bool) -> ExitCode {
     let results = results.into_inner().unwrap_or_default();
     let passed = results.iter().filter(|result| result["passed"] == true).count();
     let failed = results.len() - passed;
+    // Last, where whoever looks for a reason looks first.
+    for result in results.iter().filter(|result| result["passed"] != true) {
+        println!("{}", text(result));
+    }
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {word}. {passed} passed; {failed} failed; 0 ignored");
     if as_json {
@@ -167,6 +171,18 @@ fn run(scenario: &Scenario, kernel: &Kernel, programs: Vec<PathBuf>, keep: bool)
 
 fn failed(scenario: &Scenario, error: &anyhow::Error) -> Value {
     json!({ "scenario": scenario.name, "passed": false, "error": format!("{error:#}") })
+}
+
+/// What a result says in one line.
+fn line(result: &Value) -> String {
+    let name = result["scenario"].as_str().unwrap_or_default();
+    let word = if result["passed"] == true { "passed" } else { "FAILED" };
+    let figures = ["moved", "packets_sent", "packets_lost", "gap_ms_max", "gap_ms_baseline"];
+    let mut line = format!("{name}: {word}");
+    for figure in figures.iter().filter(|figure| !result[**figure].is_null()) {
+        line.push_str(&format!(", {figure} {}", result[*figure]));
+    }
+    line
 }
 
 /// A result for a person: every figure of the JSON object, a line each.

@@ -30,6 +30,8 @@ const PROGRAMS: &str = "/mnt/lab/bin";
 /// The guest's own folder on the host.
 const OUT: &str = "/mnt/lab/out";
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// Above that of the traffic's own threads.
+const NETWORK_PRIORITY: &str = "20";
 
 /// Modules of Debian's user-mode Linux that a topology needs.
 const MODULES: &[&str] = &[
@@ -101,6 +103,7 @@ fn live(programs: &Path, folder: &Path) -> Result<()> {
     if job.modules {
         load_modules()?;
     }
+    network_first()?;
     let name = std::env::current_exe()?;
     let name = name.file_name().context("this program has no name")?.to_owned();
     let child = Command::new(Path::new(PROGRAMS).join(name))
@@ -129,6 +132,23 @@ fn live(programs: &Path, folder: &Path) -> Result<()> {
             Err(error) => bail!("cannot wait: {error}"),
         }
     }
+}
+
+/// The guest is all machines of a scenario at once, and has one processor: what its
+/// kernel does for the network of all of them waits for no program of one of them.
+fn network_first() -> Result<()> {
+    let named = |path: &Path| fs::read_to_string(path.join("comm")).unwrap_or_default();
+    let threads = fs::read_dir("/proc")?.flatten().map(|entry| entry.path());
+    let thread = threads.into_iter().find(|path| named(path).trim() == "ksoftirqd/0");
+    let thread = thread.context("the kernel has no ksoftirqd/0")?;
+    let id = thread.file_name().context("a path without a name")?;
+    let mut chrt = Command::new("chrt");
+    let set = chrt.env("PATH", PATH).args(["--fifo", "--pid", NETWORK_PRIORITY]).arg(id).status();
+    let set = set.context("chrt, of util-linux")?;
+    if !set.success() {
+        bail!("chrt: {set}");
+    }
+    Ok(())
 }
 
 fn load_modules() -> Result<()> {

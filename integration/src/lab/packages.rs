@@ -14,6 +14,7 @@ const BUILD: &[&str] =
 
 /// What scenarios run in the guest.
 const RUN: &[&str] = &[
+    "util-linux",
     "iproute2",
     "iputils-ping",
     "iputils-arping",

@@ -8,6 +8,7 @@ use std::{
     io::IoSliceMut,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _},
+    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,6 +29,7 @@ use nix::{
         },
         time::TimeSpec,
     },
+    unistd::gettid,
 };
 use serde::Serialize;
 
@@ -49,6 +51,9 @@ const QUEUE: usize = 8 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 /// How often the receiver looks whether it shall end.
 const PATIENCE: u16 = 50;
+/// The guest has one processor. Outside of a lab traffic comes from machines of its own:
+/// so nothing here that is not the kernel keeps it from being sent.
+const REAL_TIME_PRIORITY: &str = "10";
 
 /// An end user's flow.
 #[derive(Clone, Debug)]
@@ -138,10 +143,14 @@ impl Traffic {
         let name = |name: &str| std::thread::Builder::new().name(name.into());
         let threads = vec![
             name("sender").spawn(move || {
+                run_in_real_time()?;
                 send(&out, interval, &sends);
                 Ok(())
             })?,
-            name("receiver").spawn(move || receive(&back, &receives))?,
+            name("receiver").spawn(move || {
+                run_in_real_time()?;
+                receive(&back, &receives)
+            })?,
         ];
         Ok(Self { shared, threads })
     }
@@ -210,6 +219,17 @@ impl Traffic {
         tally.sent_share = share;
         Ok(tally)
     }
+}
+
+/// This thread runs before all that are no such threads.
+fn run_in_real_time() -> Result<()> {
+    let thread = gettid().to_string();
+    let set = Command::new("chrt").args(["--fifo", "--pid", REAL_TIME_PRIORITY, &thread]).status();
+    let set = set.context("chrt, of util-linux")?;
+    if !set.success() {
+        bail!("chrt: {set}");
+    }
+    Ok(())
 }
 
 fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
