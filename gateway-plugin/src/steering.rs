@@ -50,6 +50,7 @@ use std::collections::HashMap;
 
 use protocol_spec::id::SessionId;
 
+pub(crate) use self::announce::checksum;
 use self::{
     announce::Announcer, hook::Hook, ledger::Ledger, link::Links, nft::Nft, queue::Queue,
     route::Routes, set::Purpose, standby::Standby,
@@ -310,6 +311,21 @@ impl Steering {
             self.take_inner(&traffic.inner)?;
         }
         self.hook.session("arrived", session, &traffic)
+    }
+
+    /// Sends a packet that this host has taken to another gateway, as if it had been
+    /// diverted: what is protected outside, what is clear inside.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel has no socket for it.
+    pub fn pass_on(
+        &mut self,
+        session: SessionId,
+        to: &Neighbour,
+        packet: &[u8],
+    ) -> Result<(), SteeringError> {
+        self.way_back(session, to)?.send(packet);
+        Ok(())
     }
 
     /// Removes all that stands for a session that has ended, wherever it was. What

@@ -45,6 +45,8 @@ pub(crate) struct Place {
     pub(crate) shared: Vec<IpAddr>,
     /// Outer addresses of its own, at most one of each family.
     pub(crate) own: Vec<IpAddr>,
+    /// What a session must have to be taken.
+    pub(crate) require: FeatureSet,
     /// Most sessions at a time.
     pub(crate) max_sessions: u64,
     /// How long stragglers of a released session are relayed.

@@ -59,7 +59,7 @@ impl Steered {
     }
 }
 
-fn refusal(error: SteeringError) -> Refusal {
+pub(super) fn refusal(error: SteeringError) -> Refusal {
     let status = match error {
         SteeringError::Unreachable { .. } => Status::NoPeer,
         SteeringError::Taken { .. } => Status::AddressCollision,
@@ -68,7 +68,7 @@ fn refusal(error: SteeringError) -> Refusal {
     Refusal::new(status, error.to_string())
 }
 
-fn traffic(flow: &Flow) -> Traffic {
+pub(super) fn traffic(flow: &Flow) -> Traffic {
     Traffic {
         inner: flow.inner.clone(),
         children: flow.children.clone(),

@@ -10,6 +10,8 @@ pub mod guest;
 pub mod hostile;
 pub mod kernel_sas;
 pub mod kernel_tests;
+pub mod message_ids;
+pub mod mixed;
 pub mod mobike;
 pub mod mono_lan;
 pub mod moves;
@@ -219,6 +221,30 @@ pub const ALL: &[Scenario] = &[
         limit: 180,
         tests_of: &[],
         run: counters::loss,
+    },
+    Scenario {
+        name: "message-id-sync",
+        shows: "a new owner agrees with a stock user on Message IDs that it does not know",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: message_ids::scenario,
+    },
+    Scenario {
+        name: "message-id-sync-stock",
+        shows: "stock gateways have no such sessions: who requires one refuses the others",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::message_id_sync,
+    },
+    Scenario {
+        name: "mixed",
+        shows: "a user goes from the kernel to an embedded gateway, and back",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mixed::scenario,
     },
     Scenario {
         name: "hostile-local",
