@@ -149,6 +149,18 @@ impl Request {
         Self::plain(association, message_id, &payloads, cookie, iv, pace, now)
     }
 
+    /// A request that was sealed by [`Request::announce_address`] before and may have
+    /// been sent: the same octets under its Message ID.
+    pub fn announce_again(
+        message_id: u32,
+        cookie: Option<[u8; 16]>,
+        datagram: Vec<u8>,
+        pace: Pace,
+        now: Duration,
+    ) -> Self {
+        Self::new(message_id, Asked::Plain { cookie }, vec![datagram], pace, now)
+    }
+
     /// Asks whether the end user lives: an empty request (RFC 7296 section 1.4).
     ///
     /// # Errors
@@ -239,6 +251,11 @@ impl Request {
     /// Its Message ID.
     pub fn message_id(&self) -> u32 {
         self.message_id
+    }
+
+    /// Its octets, as they are sent first.
+    pub fn datagram(&self) -> &[u8] {
+        self.datagrams.first().map_or(&[], Vec::as_slice)
     }
 
     /// Highest M1 that was sent, of a synchronisation: a later one starts above it.

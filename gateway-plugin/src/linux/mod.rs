@@ -41,6 +41,7 @@ mod model;
 mod pair;
 mod record;
 mod session;
+mod speak;
 mod stage;
 mod steer;
 mod voice;

@@ -336,6 +336,9 @@ impl Inner {
             return Err(refusal);
         }
         self.change(id, |session| session.phase = Phase::Active);
+        if let Some(ike) = &order.finals.ike {
+            self.speak(id, ike);
+        }
         self.keep()
     }
 
@@ -371,11 +374,7 @@ impl Inner {
             ike.next_send = ike.next_send.saturating_add(1);
         }
         self.daemon.activate(id, ike.as_ref())?;
-        self.steer.let_go_ike(id)?;
-        if let Some(ike) = &order.finals.ike {
-            self.speak(id, ike, &paths.flow);
-        }
-        Ok(())
+        self.steer.let_go_ike(id)
     }
 
     pub(super) fn discard(&mut self, order: &Discard) -> Result<(), Refusal> {

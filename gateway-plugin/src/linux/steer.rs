@@ -111,6 +111,14 @@ impl Steer for Steered {
         self.steering.let_go_ike(session).map_err(refusal)
     }
 
+    fn hold_inner(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.hold_inner(session, &traffic(flow)).map_err(refusal)
+    }
+
+    fn let_go_inner(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.let_go_data(session).map_err(refusal)
+    }
+
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal> {
         // One that is no neighbour any more gets nothing back.
         let source = self.neighbours.get(source).cloned();
@@ -175,8 +183,12 @@ impl Steer for Steered {
         self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
     }
 
-    fn take_free(&mut self, now: Duration) -> Result<(), Refusal> {
-        self.steering.take_free(now).map_err(refusal)
+    fn take_free(
+        &mut self,
+        now: Duration,
+        in_use: &dyn Fn(IpAddr) -> bool,
+    ) -> Result<(), Refusal> {
+        self.steering.take_free(now, in_use).map_err(refusal)
     }
 
     fn is_in_between(&mut self) -> bool {

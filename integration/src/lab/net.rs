@@ -374,17 +374,25 @@ impl Net {
     /// # Errors
     /// If the node is not there.
     pub fn xfrm_errors(&self, node: &str) -> Result<Vec<(String, u64)>> {
-        let text = Namespace::of(node).enter(|| Ok(fs::read_to_string("/proc/net/xfrm_stat")?))?;
-        let mut errors = Vec::new();
-        for line in text.lines() {
-            let (name, count) = line.split_once(char::is_whitespace).context("xfrm_stat")?;
-            let count: u64 = count.trim().parse()?;
-            if count > 0 {
-                errors.push((name.to_owned(), count));
-            }
-        }
-        Ok(errors)
+        xfrm_errors(node)
     }
+}
+
+/// What the kernel counted as errors of IPsec in a node, by name.
+///
+/// # Errors
+/// If the node is not there.
+pub fn xfrm_errors(node: &str) -> Result<Vec<(String, u64)>> {
+    let text = Namespace::of(node).enter(|| Ok(fs::read_to_string("/proc/net/xfrm_stat")?))?;
+    let mut errors = Vec::new();
+    for line in text.lines() {
+        let (name, count) = line.split_once(char::is_whitespace).context("xfrm_stat")?;
+        let count: u64 = count.trim().parse()?;
+        if count > 0 {
+            errors.push((name.to_owned(), count));
+        }
+    }
+    Ok(errors)
 }
 
 fn ip(args: &str) -> Result<()> {

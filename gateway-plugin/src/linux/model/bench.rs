@@ -49,7 +49,7 @@ pub(crate) enum Kind {
 }
 
 /// An address that both gateways share.
-const SHARED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(crate) const SHARED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const NAMES: [&str; 2] = ["gw-a", "gw-b"];
 
 pub(crate) struct Bench {

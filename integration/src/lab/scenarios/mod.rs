@@ -302,6 +302,22 @@ pub const ALL: &[Scenario] = &[
         tests_of: &[],
         run: refusals::spi_collision,
     },
+    Scenario {
+        name: "mono-lan-gateway",
+        shows: "a whole gateway is emptied, and the shared address follows",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::gateway,
+    },
+    Scenario {
+        name: "ten-minutes",
+        shows: "the page for operators, whose commands run as they stand",
+        quick: false,
+        limit: 240,
+        tests_of: &[],
+        run: ten_minutes::follow,
+    },
 ];
 
 /// The scenario of this name.
