@@ -37,7 +37,7 @@ mod counters;
 mod datapath;
 pub mod esp;
 mod gateway;
-mod packet;
+pub(crate) mod packet;
 mod remote;
 mod session;
 mod table;

@@ -64,6 +64,12 @@ pub fn user_outer(user: usize) -> Pair {
     Pair::new([10, 0, 16 + high, low], [1, 0x10, u16::from_be_bytes([high, low])])
 }
 
+/// Address on the outer network of end user `user` who shares a node with others.
+pub fn lodger_outer(user: usize) -> Pair {
+    const FIRST: usize = 0x400;
+    user_outer(FIRST + user)
+}
+
 /// Address of end user `user` behind the router.
 pub fn user_access(user: usize) -> Pair {
     let [high, low] = u16::try_from(user).unwrap_or(u16::MAX).to_be_bytes();
@@ -345,6 +351,18 @@ impl Net {
             self.ip(SERVER, &format!("{version} route add {net} dev {lan}"))?;
         }
         Ok(())
+    }
+
+    /// What gateways share by multicast on the outer network does not go to users, as
+    /// where a switch was told its members. They cannot be looked for by IPv6 then.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn spare_users(&self) -> Result<()> {
+        (1..=self.plan.users).try_for_each(|user| {
+            let port = Self::port(&Self::user_name(user), Network::Outer);
+            ip(&format!("link set {port} type bridge_slave mcast_flood off"))
+        })
     }
 
     /// What the kernel counted as errors of IPsec in a node, by name.

@@ -31,7 +31,7 @@ use super::{
     gateway::{Pki, Settings, Site},
     inside::LAB,
     logs::{self, Keys},
-    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER, SERVER_INNER, SHARED},
+    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER, SERVER_INNER, SHARED, lodger_outer},
     observer::Observer,
     report::Report,
     tap::Tap,
@@ -173,6 +173,11 @@ impl World {
             let name = Net::user_name(user);
             for id in setup.household(user) {
                 certify(&user_id(id), &folder.join(&name))?;
+                if setup.each > 1 {
+                    for address in lodger_outer(id).with_prefixes() {
+                        net.add_address(&name, Network::Outer, &address)?;
+                    }
+                }
             }
             let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
