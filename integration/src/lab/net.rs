@@ -369,6 +369,18 @@ impl Net {
         Ok(())
     }
 
+    /// What gateways share by multicast on the outer network does not go to users, as
+    /// where a switch was told its members. They cannot be looked for by IPv6 then.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn spare_users(&self) -> Result<()> {
+        (1..=self.plan.users).try_for_each(|user| {
+            let port = Self::port(&Self::user_name(user), Network::Outer);
+            ip(&format!("link set {port} type bridge_slave mcast_flood off"))
+        })
+    }
+
     /// What the kernel counted as errors of IPsec in a node, by name.
     ///
     /// # Errors
