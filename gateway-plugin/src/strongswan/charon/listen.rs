@@ -137,9 +137,13 @@ fn heed(subscription: &Subscription, mut out: Out, stopping: &AtomicBool) {
                 tracing::info!(reason, "charon's events were interrupted");
                 out.put(DaemonEvent::Gap);
             }
-            Some(Event::IkeMoved { .. } | Event::IkeDown(_) | Event::ChildDown(..)) => {
-                out.put(DaemonEvent::Gap);
-            }
+            // A charon that listens again may be another than before.
+            Some(
+                Event::Listening { .. }
+                | Event::IkeMoved { .. }
+                | Event::IkeDown(_)
+                | Event::ChildDown(..),
+            ) => out.put(DaemonEvent::Gap),
             Some(_) => {}
         }
     }
