@@ -281,6 +281,13 @@ pub enum GatewayEvent {
     },
     /// Events were lost; the daemon lists again.
     Overflow,
+    /// It is gone without having ended: its end user must begin anew.
+    Lost {
+        /// Which.
+        session: SessionId,
+        /// How it came to that.
+        reason: Refusal,
+    },
 }
 
 /// Where a body puts its events. Bounded: when the daemon does not keep up,

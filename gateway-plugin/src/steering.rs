@@ -232,23 +232,6 @@ impl Steering {
         self.remove(session, |purpose| Purpose::HOLDS_DATA.contains(&purpose))
     }
 
-    /// Lets packets for the session's inner prefixes alone wait, of a session that is
-    /// here: for a moment in which its end user cannot take them.
-    /// [`Steering::let_go_data`] ends it.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if the kernel refuses; then nothing waits.
-    pub fn hold_inner(
-        &mut self,
-        session: SessionId,
-        traffic: &Traffic,
-    ) -> Result<(), SteeringError> {
-        let elements = traffic.hold_inner();
-        self.queue.hold(session, &elements);
-        let held = self.set(session, |purpose| purpose == Purpose::HoldInner, elements);
-        held.or_else(|error| self.let_go_data(session).and(Err(error)))
-    }
-
     /// Lets the session's IKE packets go on, those that waited first.
     ///
     /// # Errors
@@ -334,12 +317,19 @@ impl Steering {
     /// # Errors
     /// [`SteeringError`] if the kernel refuses.
     pub fn forget(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.forget_but(session, &[])
+    }
+
+    fn forget_but(&mut self, session: SessionId, kept: &[Purpose]) -> Result<(), SteeringError> {
         self.undivert(session)?;
-        self.remove(session, |_| true)?;
+        self.remove(session, |purpose| !kept.contains(&purpose))?;
         self.queue.discard(session, |_| {});
         let Some(traffic) = self.traffic.remove(&session) else { return Ok(()) };
         if self.config.inner_reach == InnerReach::Proxy {
             self.give_up_inner(&traffic.inner)?;
+        }
+        if kept.contains(&Purpose::Guard) {
+            return Ok(());
         }
         self.bypass.unguard(&traffic.inner, &self.outer()).map_err(bypass)?;
         self.bypass.revoke(session, &traffic.inner, self.links.inner.index).map_err(bypass)

@@ -79,6 +79,8 @@ pub enum GatewayReply {
     Changed(SessionId, Generation),
     /// A session ended.
     Down(SessionId),
+    /// A session is gone without having ended, and why.
+    Missing(SessionId, Refusal),
     /// A packet for an SPI that the gateway does not know.
     UnknownSpi(u32),
     /// The gateway is gone and all its sessions with it.

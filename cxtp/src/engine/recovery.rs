@@ -122,9 +122,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn session_down(&mut self, id: SessionId) {
+    pub(super) fn session_down(&mut self, id: SessionId, lost: Option<Refusal>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        self.core.down(id, session);
+        self.core.down(id, session, lost);
         self.forget(id);
     }
 
@@ -307,7 +307,7 @@ impl Core {
             let installing = matches!(&session.place, Place::Coming(arrival)
                 if matches!(arrival.state, TargetState::Staging | TargetState::Withdrawing));
             if !installing {
-                self.down(id, session);
+                self.down(id, session, None);
             }
             return;
         };
@@ -335,15 +335,19 @@ impl Core {
         }
     }
 
-    fn down(&mut self, id: SessionId, session: &mut Session) {
+    fn down(&mut self, id: SessionId, session: &mut Session, lost: Option<Refusal>) {
         match &mut session.place {
-            Place::Owned => self.bury(id, session, None),
-            Place::Leaving(_) => {
+            Place::Owned => self.bury(id, session, lost),
+            Place::Leaving(departure) => {
+                if let Some(reason) = lost {
+                    departure.failure = Some(Failure::Lost(reason));
+                }
                 let _ = self.source(id, session, SourceEvent::Ended);
             }
             Place::Coming(arrival) => {
                 arrival.installed = false;
-                arrival.reason = Some(Refusal::new(Status::SessionEnded, "it ended"));
+                let ended = || Refusal::new(Status::SessionEnded, "it ended");
+                arrival.reason = Some(lost.unwrap_or_else(ended));
                 let _ = self.target(id, session, TargetEvent::Ended);
             }
             Place::Gone(_) | Place::Recovered(_) => {}

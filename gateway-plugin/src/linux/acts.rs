@@ -337,13 +337,10 @@ impl Inner {
         self.steer.released(id)?;
         let until = self.clock.now() + self.relays(id);
         self.change(id, |session| {
+            session.leave();
+            session.stays = false;
             session.epoch = order.epoch;
             session.phase = Phase::Released { until };
-            session.spis = super::daemon::Spis::default();
-            session.paths = None;
-            session.ends = Vec::new();
-            session.moved = false;
-            session.announcement = None;
         });
         self.keep()?;
         self.leave()
@@ -382,18 +379,20 @@ impl Inner {
         self.daemon.forget(id)
     }
 
-    /// Removes SAs and the policies that lead to them.
-    fn remove_tables(&mut self, names: &[SaId]) -> Result<(), Refusal> {
-        let mut found = Vec::new();
-        for name in names {
-            found.extend(self.tables.sa(name)?);
-        }
+    /// Removes SAs and the policies that lead to them alone: a daemon that was started
+    /// anew may give the same reqid to the end user's next session.
+    pub(super) fn remove_tables(&mut self, names: &[SaId]) -> Result<(), Refusal> {
+        let (found, others): (Vec<_>, Vec<_>) =
+            self.tables.sas()?.into_iter().partition(|sa| names.contains(&sa.id));
+        let leads = |policy: &KernelPolicy, sas: &[KernelSa]| {
+            sas.iter().any(|sa| context::leads_into(policy, sa))
+        };
         let mut policies = self.tables.policies()?;
-        policies.retain(|policy| found.iter().any(|sa| context::leads_into(policy, sa)));
+        policies.retain(|policy| leads(policy, &found) && !leads(policy, &others));
         self.tables.remove(names, &policies)
     }
 
-    fn wait_gone(&mut self, names: &[SaId]) -> Result<(), Refusal> {
+    pub(super) fn wait_gone(&mut self, names: &[SaId]) -> Result<(), Refusal> {
         let begun = self.clock.now();
         loop {
             let mut left = None;

@@ -43,6 +43,14 @@ pub(crate) struct Flow {
     pub(crate) in_udp: bool,
 }
 
+impl Flow {
+    /// Whether both are of one end user, as far as outer packets tell.
+    pub(crate) fn is_of_client(&self, other: &Self) -> bool {
+        let one_port = !self.in_udp && !other.in_udp || self.remote.port() == other.remote.port();
+        self.remote.ip() == other.remote.ip() && one_port
+    }
+}
+
 /// Who gets a session's packets. Each act is safe to repeat.
 pub(crate) trait Steer: Send {
     /// The session lives here: its inner packets never leave outside in clear, and
@@ -91,6 +99,15 @@ pub(crate) trait Steer: Send {
     fn released(&mut self, session: SessionId) -> Result<(), Refusal>;
     /// Source: no straggler comes any more; the guard stays.
     fn drained(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// A session that came from another gateway has ended, or one is lost: nothing of it
+    /// is left but its guard, and that its client is looked for here.
+    fn ended(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.forget(session)
+    }
+    /// The inner addresses or the client of a session that has gone are another
+    /// session's, which comes here: nothing but its guard is left of the old one, and
+    /// stands for the new.
+    fn inherit(&mut self, from: SessionId, to: SessionId) -> Result<(), Refusal>;
     /// Puts back what somebody else removed, and finds the ways to the neighbours
     /// before they are needed. Called from time to time when nothing is moving.
     fn maintain(&mut self) -> Result<(), Refusal>;

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     holder::LOOK_UP,
     plugin::{Fault, GatewayEvent},
-    xfrm::KernelSa,
+    xfrm::{KernelSa, SaId},
 };
 
 /// Packets per second of the fastest SA, for how soon its numbers are looked at.
@@ -161,7 +161,7 @@ impl Inner {
             .filter(|session| session.is_in_use() && !there.contains(&session.id))
             .map(|session| session.id)
             .collect();
-        gone.into_iter().for_each(|session| self.heard(DaemonEvent::Down(session)));
+        gone.into_iter().for_each(|session| self.missed(session, sas));
         known.into_iter().for_each(|known| self.heard_of(known));
         Ok(())
     }
@@ -169,22 +169,53 @@ impl Inner {
     fn heard(&mut self, event: DaemonEvent) {
         match event {
             DaemonEvent::Up(known) | DaemonEvent::Changed(known) => self.heard_of(known),
-            DaemonEvent::Down(session) => {
-                if self.sessions.get(&session).is_some_and(Session::is_in_use) {
-                    let spis = self.sessions.get(&session).and_then(|known| known.spis.ike);
-                    self.voice.iter().for_each(|voice| voice.silence(session, spis));
-                    self.take_out(session);
-                    if let Err(refusal) = self.steer.forget(session) {
-                        tracing::warn!(%session, %refusal, "something is left of a session");
-                    }
-                    self.tell(&GatewayEvent::Down { session });
-                }
-            }
+            DaemonEvent::Down(session) => self.over(session, GatewayEvent::Down { session }),
             DaemonEvent::Gap => {
                 if let Err(fault) = self.learn() {
                     tracing::warn!(%fault, "the sessions could not be asked for again");
                 }
             }
+        }
+    }
+
+    /// The daemon no longer has a session. One that ends takes its SAs out of the
+    /// kernel; one that it forgot because it was killed has them there still, and
+    /// nobody would ever rekey or remove them.
+    fn missed(&mut self, session: SessionId, sas: &[KernelSa]) {
+        let paths = self.sessions.get(&session).and_then(|known| known.paths.as_ref());
+        let pairs = paths.iter().flat_map(|paths| &paths.pairs);
+        let names: Vec<SaId> = pairs.flat_map(|pair| [pair.inbound, pair.outbound]).collect();
+        let left = sas.iter().any(|sa| names.contains(&sa.id));
+        if !left || self.wait_gone(&names).is_ok() {
+            return self.over(session, GatewayEvent::Down { session });
+        }
+        if let Err(refusal) = self.remove_tables(&names) {
+            tracing::error!(%session, %refusal, "SAs of a session that is lost are left");
+        }
+        let detail = "the IKE daemon was started anew and no longer knows it: its end user \
+                      connects again once it notices";
+        let reason = Refusal::new(Status::SessionEnded, detail);
+        tracing::warn!(%session, %reason, "a session is lost");
+        self.over(session, GatewayEvent::Lost { session, reason });
+    }
+
+    fn over(&mut self, session: SessionId, event: GatewayEvent) {
+        if self.sessions.get(&session).is_some_and(Session::is_in_use) {
+            let spis = self.sessions.get(&session).and_then(|known| known.spis.ike);
+            self.voice.iter().for_each(|voice| voice.silence(session, spis));
+            let lost = matches!(event, GatewayEvent::Lost { .. });
+            let stays = self.sessions.get(&session).is_some_and(|known| known.stays);
+            let forgotten = if stays || lost {
+                self.change(session, Session::leave);
+                self.steer.ended(session)
+            } else {
+                self.take_out(session);
+                self.steer.forget(session)
+            };
+            if let Err(refusal) = forgotten {
+                tracing::warn!(%session, %refusal, "something is left of a session");
+            }
+            self.tell(&event);
         }
     }
 
@@ -228,11 +259,15 @@ impl Inner {
                 continue;
             }
             let here = self.look_in(id, &tables).and_then(|paths| {
+                self.succeed(id, &paths.flow)?;
                 self.steer.here(id, &paths.flow)?;
                 if paths.flow.inner.is_empty() {
                     return Err(Refusal::new(Status::Busy, "no policy leads to it yet"));
                 }
-                self.change(id, |session| session.paths = Some(paths));
+                if self.sessions.get(&id).is_some_and(|known| known.paths.as_ref() != Some(&paths))
+                {
+                    self.change(id, |session| session.paths = Some(paths));
+                }
                 Ok(())
             });
             if let Err(refusal) = here {

@@ -126,6 +126,7 @@ struct Row {
     paths: Option<RowPaths>,
     ends: Vec<(SaRef, u64)>,
     moved: bool,
+    stays: bool,
     announcement: Option<RowAnnouncement>,
 }
 
@@ -188,6 +189,7 @@ impl Row {
             paths: session.paths.as_ref().map(RowPaths::of),
             ends: session.ends.iter().map(|end| (end.sa, end.end)).collect(),
             moved: session.moved,
+            stays: session.stays,
             announcement: session.announcement.clone().map(|announcement| {
                 let Announcement { message_id, sealed } = announcement;
                 let sealed = sealed.map(|sealed| (sealed.cookie, sealed.datagram));
@@ -215,6 +217,7 @@ impl Row {
             paths: self.paths.map(RowPaths::into_paths),
             ends: ends.collect(),
             moved: self.moved,
+            stays: self.stays,
             announcement: self.announcement.map(|row| {
                 let RowAnnouncement { message_id, sealed } = row;
                 let sealed = sealed.map(|(cookie, datagram)| Sealed { cookie, datagram });

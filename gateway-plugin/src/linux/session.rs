@@ -34,7 +34,8 @@ pub(crate) enum Phase {
         batch: BatchId,
         grants: Vec<GrantedRange>,
     },
-    /// Gone to another gateway, which still gets what arrives here until then.
+    /// Gone to another gateway, which still gets what arrives here until then; or one
+    /// that came from another gateway and has ended.
     Released {
         until: Duration,
     },
@@ -78,12 +79,16 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     /// By which it is found again.
     pub(crate) spis: Spis,
-    /// As it was staged or paused; an active one is looked at anew.
+    /// As it was staged, paused or looked at last; an active one is looked at anew. Of
+    /// one that left, what its guard stands for.
     pub(crate) paths: Option<Paths>,
     /// Of numbers that were granted; empty for a session that came up here.
     pub(crate) ends: Vec<End>,
     /// Its end user knows it at another address than this gateway's, and is told.
     pub(crate) moved: bool,
+    /// Its end user is looked for here once it has ended, for another gateway leaves it
+    /// to this one: it came from there, or a session before it did.
+    pub(crate) stays: bool,
     /// What its end user has not answered yet.
     pub(crate) announcement: Option<Announcement>,
     /// When its numbers are looked at again.
@@ -102,9 +107,20 @@ impl Session {
             paths: None,
             ends: Vec::new(),
             moved: false,
+            stays: false,
             announcement: None,
             look_at: Duration::ZERO,
         }
+    }
+
+    /// It is here no more: what is left is its epoch, what still stands for it, and
+    /// whether its end user is looked for here.
+    pub(crate) fn leave(&mut self) {
+        self.phase = Phase::Released { until: Duration::MAX };
+        self.spis = Spis::default();
+        self.ends = Vec::new();
+        self.moved = false;
+        self.announcement = None;
     }
 
     /// What `list` says of it; nothing once it is gone.

@@ -12,6 +12,7 @@ use super::{
     acts::Whole,
     context,
     gateway::Inner,
+    ground::Flow,
     pair::{Pair, at_least},
     session::{End, Paths, Phase, Session},
 };
@@ -185,6 +186,7 @@ impl Inner {
             paths: Some(planned),
             ends: ends.collect(),
             moved,
+            stays: true,
             ..Session::new(id, generation, context::spis(&context))
         });
         // Recorded first: who finds half of it after our end takes it away again.
@@ -226,6 +228,7 @@ impl Inner {
     /// Installs a session so that no packet can use it: what would is held first.
     fn put(&mut self, context: &Context, grants: &[GrantedRange]) -> Result<Paths, Refusal> {
         let flow = context::flow(context)?;
+        self.succeed(context.session, &flow)?;
         self.steer.hold(context.session, &flow)?;
         let local = context.ike.as_ref().map(|ike| ike.local.ip());
         // The name comes first: SAs without one would be taken for a new session.
@@ -246,6 +249,27 @@ impl Inner {
         }
         self.set_counters(&counters)?;
         Ok(Paths { pairs, flow })
+    }
+
+    /// A session that has gone makes way where its inner addresses or its client are
+    /// in use again.
+    pub(super) fn succeed(&mut self, id: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        let left = |session: &&Session| {
+            let paths = session.paths.as_ref().filter(|_| session.id != id);
+            matches!(session.phase, Phase::Released { .. })
+                && paths.is_some_and(|paths| {
+                    paths.flow.is_of_client(flow)
+                        || paths.flow.inner.iter().any(|inner| flow.inner.contains(inner))
+                })
+        };
+        let left = self.sessions.values().filter(left);
+        let left: Vec<(SessionId, bool)> = left.map(|old| (old.id, old.stays)).collect();
+        for (old, stays) in left {
+            self.steer.inherit(old, id)?;
+            self.change(old, |session| session.paths = None);
+            self.change(id, |session| session.stays |= stays);
+        }
+        Ok(())
     }
 
     fn named_sas(&mut self, context: &Context) -> Result<Vec<KernelSa>, Refusal> {

@@ -44,6 +44,26 @@ impl Steered {
         Self { steering, neighbours, moving, discarded: Default::default() }
     }
 
+    /// Does what names a session's packets; what is left of stagings that ended makes
+    /// way for it.
+    fn name(
+        &mut self,
+        session: SessionId,
+        act: impl Fn(&mut Steering) -> Result<(), SteeringError>,
+    ) -> Result<(), Refusal> {
+        loop {
+            match act(&mut self.steering) {
+                Err(SteeringError::Taken { owner, .. })
+                    if self.discarded.iter().any(|discarded| discarded.contains(&owner)) =>
+                {
+                    self.steering.inherit(owner, session).map_err(refusal)?;
+                    self.keep(owner);
+                }
+                done => return done.map_err(refusal),
+            }
+        }
+    }
+
     /// The session is back before its guard was gone.
     fn keep(&mut self, session: SessionId) {
         for discarded in &mut self.discarded {
@@ -82,14 +102,14 @@ pub(super) fn traffic(flow: &Flow) -> Traffic {
 impl Steer for Steered {
     fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         self.keep(session);
-        self.steering.known(session, &traffic(flow)).map_err(refusal)?;
+        self.name(session, |steering| steering.known(session, &traffic(flow)))?;
         self.steering.arrived(session).map_err(refusal)
     }
 
     fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
         self.steering.stand_by(flow.local.ip()).map_err(refusal)?;
         self.keep(session);
-        self.steering.hold(session, &traffic(flow)).map_err(refusal)
+        self.name(session, |steering| steering.hold(session, &traffic(flow)))
     }
 
     fn limit(
@@ -162,6 +182,14 @@ impl Steer for Steered {
         self.steering.drained(session).map_err(refusal)
     }
 
+    fn ended(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.ended(session).map_err(refusal)
+    }
+
+    fn inherit(&mut self, from: SessionId, to: SessionId) -> Result<(), Refusal> {
+        self.steering.inherit(from, to).map_err(refusal)
+    }
+
     fn maintain(&mut self) -> Result<(), Refusal> {
         let [now, before] = &mut self.discarded;
         for session in std::mem::replace(before, std::mem::take(now)) {
@@ -183,11 +211,7 @@ impl Steer for Steered {
         self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
     }
 
-    fn take_free(
-        &mut self,
-        now: Duration,
-        in_use: &dyn Fn(IpAddr) -> bool,
-    ) -> Result<(), Refusal> {
+    fn take_free(&mut self, now: Duration, in_use: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
         self.steering.take_free(now, in_use).map_err(refusal)
     }
 

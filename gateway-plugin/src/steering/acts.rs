@@ -21,6 +21,50 @@ use super::{
 type Wanted = (SessionId, Result<Vec<Element>, SteeringError>);
 
 impl Steering {
+    /// Lets packets for the session's inner prefixes alone wait, of a session that is
+    /// here: for a moment in which its end user cannot take them.
+    /// [`Steering::let_go_data`] ends it.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; then nothing waits.
+    pub fn hold_inner(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+    ) -> Result<(), SteeringError> {
+        let elements = traffic.hold_inner();
+        self.queue.hold(session, &elements);
+        let held = self.set(session, |purpose| purpose == Purpose::HoldInner, elements);
+        held.or_else(|error| self.let_go_data(session).and(Err(error)))
+    }
+
+    /// As [`Steering::forget`] for a session that is lost, or came from another gateway
+    /// and ended here. What still comes for its inner addresses does not leave in clear.
+    /// Its client is still taken here (mode `Shared`): the other gateway leaves it to
+    /// us, and nobody would answer when it begins anew.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses.
+    pub fn ended(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.forget_but(session, &[Purpose::Own, Purpose::Guard])
+    }
+
+    /// The inner addresses or the client of a session that has gone are another session's
+    /// now, which is about to be known or held here: it takes over the guard, which
+    /// stands all the time, and nothing is left of the old one.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; then nothing changed.
+    pub fn inherit(&mut self, from: SessionId, to: SessionId) -> Result<(), SteeringError> {
+        let change = self.ledger.inherited(from, to);
+        self.nft.apply(std::slice::from_ref(&change)).pop().unwrap_or(Ok(()))?;
+        self.ledger.commit(&change);
+        self.undivert(to)?;
+        self.queue.discard(from, |_| {});
+        self.traffic.remove(&from);
+        Ok(())
+    }
+
     /// Gives a session, of the purposes that are `replaced`, the `wanted` elements
     /// and no others.
     pub(super) fn set(

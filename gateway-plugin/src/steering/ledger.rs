@@ -79,21 +79,30 @@ impl Ledger {
         Ok(Change { session: Some(session), remove, add })
     }
 
+    /// The change after which another session has the guard of one that has gone, of
+    /// which nothing is left.
+    pub(super) fn inherited(&self, from: SessionId, to: SessionId) -> Change {
+        let guard = |element: &&Element| element.set.purpose() == Purpose::Guard;
+        Change {
+            session: Some(to),
+            remove: self.of(from).cloned().collect(),
+            add: self.of(from).filter(guard).cloned().collect(),
+        }
+    }
+
     /// Takes over a change that the kernel made.
     pub(super) fn commit(&mut self, change: &Change) {
         let Some(session) = change.session else { return };
         for element in &change.remove {
-            self.owners.remove(&(element.set, element.key.clone()));
-            if let Some(elements) = self.sessions.get_mut(&session) {
+            let owner = self.owners.remove(&(element.set, element.key.clone()));
+            if let Some(elements) = self.sessions.get_mut(&owner.unwrap_or(session)) {
                 elements.remove(element);
             }
         }
         for element in &change.add {
             self.insert(session, element.clone());
         }
-        if self.sessions.get(&session).is_some_and(BTreeSet::is_empty) {
-            self.sessions.remove(&session);
-        }
+        self.sessions.retain(|_, elements| !elements.is_empty());
     }
 
     /// The changes that bring the kernel from what it has, `found`, to this.

@@ -99,8 +99,12 @@ impl Protocol {
                 self.untidy = false;
             }
             (Step::Pause, Stand::Staged(grants, generation)) => {
+                let paused = (grants.clone(), *generation);
+                // Whatever a pause that failed has done is taken back first of all.
+                self.epoch += 1;
+                self.stand = Stand::Aborting(self.epoch, Vec::new());
                 let finals = bench.pause(source, id)?;
-                self.stand = Stand::Paused(grants.clone(), *generation, finals);
+                self.stand = Stand::Paused(paused.0, paused.1, finals);
             }
             (Step::Abort, Stand::Paused(..)) => {
                 self.epoch += 1;

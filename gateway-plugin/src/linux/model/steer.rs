@@ -90,6 +90,13 @@ impl Steer for ModelSteer {
         })
     }
 
+    fn inherit(&mut self, from: SessionId, _: SessionId) -> Result<(), Refusal> {
+        call(&self.ground, "inherit", |ground| {
+            ground.steered.remove(&from);
+            Ok(())
+        })
+    }
+
     fn maintain(&mut self) -> Result<(), Refusal> {
         Ok(())
     }
@@ -150,11 +157,7 @@ impl Steer for ModelSteer {
         call(&self.ground, "released", |_| Ok(()))
     }
 
-    fn take_free(
-        &mut self,
-        _: Duration,
-        in_use: &dyn Fn(IpAddr) -> bool,
-    ) -> Result<(), Refusal> {
+    fn take_free(&mut self, _: Duration, in_use: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
         lock(&self.ground).may_take = in_use(SHARED);
         Ok(())
     }

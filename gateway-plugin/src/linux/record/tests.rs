@@ -41,6 +41,7 @@ fn paused(id: u8) -> Session {
             told: false,
         }],
         moved: true,
+        stays: true,
         announcement: Some(Announcement {
             message_id: 7,
             sealed: Some(Sealed { cookie: [5; 16], datagram: vec![1; 99] }),

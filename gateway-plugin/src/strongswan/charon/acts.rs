@@ -21,7 +21,7 @@ use crate::{
     plugin::Fault,
     strongswan::{
         checks,
-        ha::put,
+        ha::{SocketError, put},
         vici::{
             IkeSaInfo,
             sa::{ChildState, IkeState},
@@ -292,7 +292,11 @@ impl IkeDaemon for Charon {
         // Whoever forgets a session leaves it to another gateway, address and all.
         let messages = [put::lend(&ike, version), put::delete(&ike, version)];
         let messages: Vec<_> = messages.into_iter().collect::<Result<_, _>>().map_err(unsent)?;
-        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        match self.socket.send(&messages, PATIENCE) {
+            // One that does not run knows no session; the next one neither.
+            Ok(()) | Err(SocketError::NoCharon { .. }) => {}
+            Err(error) => return Err(unsent(error)),
+        }
         lock(&self.tracker).forget(session);
         self.news.forget(ike.spis());
         Ok(())

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod baseline;
+pub mod charon_crash;
 pub mod counters;
 pub mod crash;
 pub mod crossing;
