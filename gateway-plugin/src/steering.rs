@@ -50,6 +50,7 @@ use std::collections::HashMap;
 
 use protocol_spec::id::SessionId;
 
+pub(crate) use self::announce::checksum;
 use self::{
     announce::Announcer, hook::Hook, ledger::Ledger, link::Links, nft::Nft, queue::Queue,
     route::Routes, set::Purpose, standby::Standby,
@@ -135,7 +136,8 @@ impl Steering {
         let mut wanted = traffic.guard();
         wanted.extend(traffic.limits_kept(self.ledger.of(session)));
         for (purpose, elements) in [
-            (Purpose::HoldData, traffic.hold_data()),
+            (Purpose::HoldEsp, traffic.hold_esp()),
+            (Purpose::HoldInner, traffic.hold_inner()),
             (Purpose::HoldIke, traffic.hold_ike()),
             (Purpose::BlockData, traffic.block_data()),
             (Purpose::BlockIke, traffic.block_ike()),
@@ -148,7 +150,7 @@ impl Steering {
         }
         let replaced = |purpose| !is_relay(purpose);
         self.set(session, replaced, wanted)?;
-        if standing.contains(&Purpose::HoldData) || standing.contains(&Purpose::HoldIke) {
+        if standing.iter().any(|purpose| purpose.is_hold()) {
             self.queue.hold(session, self.ledger.of(session));
         }
         if let Some(old) = self.traffic.insert(session, traffic.clone()) {
@@ -185,7 +187,8 @@ impl Steering {
         let mut wanted = Vec::with_capacity(sessions.len());
         for (session, traffic) in sessions {
             let mut elements = traffic.guard();
-            elements.extend(traffic.hold_data());
+            elements.extend(traffic.hold_esp());
+            elements.extend(traffic.hold_inner());
             elements.extend(traffic.hold_ike());
             // The queue knows whose a packet is before the first one comes.
             let checked = traffic
@@ -225,8 +228,25 @@ impl Steering {
     /// [`SteeringError`] if the kernel refuses; packets flow nevertheless, by way
     /// of the queue.
     pub fn let_go_data(&mut self, session: SessionId) -> Result<(), SteeringError> {
-        self.queue.let_go(session, Purpose::HoldData)?;
-        self.remove(session, |purpose| purpose == Purpose::HoldData)
+        self.queue.let_go(session, &Purpose::HOLDS_DATA)?;
+        self.remove(session, |purpose| Purpose::HOLDS_DATA.contains(&purpose))
+    }
+
+    /// Lets packets for the session's inner prefixes alone wait, of a session that is
+    /// here: for a moment in which its end user cannot take them.
+    /// [`Steering::let_go_data`] ends it.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel refuses; then nothing waits.
+    pub fn hold_inner(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+    ) -> Result<(), SteeringError> {
+        let elements = traffic.hold_inner();
+        self.queue.hold(session, &elements);
+        let held = self.set(session, |purpose| purpose == Purpose::HoldInner, elements);
+        held.or_else(|error| self.let_go_data(session).and(Err(error)))
     }
 
     /// Lets the session's IKE packets go on, those that waited first.
@@ -234,7 +254,7 @@ impl Steering {
     /// # Errors
     /// As [`Steering::let_go_data`].
     pub fn let_go_ike(&mut self, session: SessionId) -> Result<(), SteeringError> {
-        self.queue.let_go(session, Purpose::HoldIke)?;
+        self.queue.let_go(session, &[Purpose::HoldIke])?;
         self.remove(session, |purpose| purpose == Purpose::HoldIke)
     }
 
@@ -249,7 +269,7 @@ impl Steering {
         session: SessionId,
         back: Option<&Neighbour>,
     ) -> Result<(), SteeringError> {
-        let held = |purpose| matches!(purpose, Purpose::HoldData | Purpose::HoldIke);
+        let held = Purpose::is_hold;
         let returned = back.map(|neighbour| self.way_back(session, neighbour)).transpose()?;
         let removed = self.remove(session, held);
         self.queue.discard(session, |packet| {
@@ -291,6 +311,21 @@ impl Steering {
             self.take_inner(&traffic.inner)?;
         }
         self.hook.session("arrived", session, &traffic)
+    }
+
+    /// Sends a packet that this host has taken to another gateway, as if it had been
+    /// diverted: what is protected outside, what is clear inside.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel has no socket for it.
+    pub fn pass_on(
+        &mut self,
+        session: SessionId,
+        to: &Neighbour,
+        packet: &[u8],
+    ) -> Result<(), SteeringError> {
+        self.way_back(session, to)?.send(packet);
+        Ok(())
     }
 
     /// Removes all that stands for a session that has ended, wherever it was. What
@@ -335,7 +370,7 @@ fn of_hold(purpose: Purpose) -> bool {
     // A session that comes back is no longer relayed, nor blocked for its having
     // gone: it can send nothing before it is activated.
     let before = is_relay(purpose) || is_block(purpose) || purpose == Purpose::Limit;
-    before || matches!(purpose, Purpose::HoldData | Purpose::HoldIke | Purpose::Guard)
+    before || purpose.is_hold() || purpose == Purpose::Guard
 }
 
 fn is_relay(purpose: Purpose) -> bool {

@@ -149,6 +149,18 @@ impl Request {
         Self::plain(association, message_id, &payloads, cookie, iv, pace, now)
     }
 
+    /// A request that was sealed by [`Request::announce_address`] before and may have
+    /// been sent: the same octets under its Message ID.
+    pub fn announce_again(
+        message_id: u32,
+        cookie: Option<[u8; 16]>,
+        datagram: Vec<u8>,
+        pace: Pace,
+        now: Duration,
+    ) -> Self {
+        Self::new(message_id, Asked::Plain { cookie }, vec![datagram], pace, now)
+    }
+
     /// Asks whether the end user lives: an empty request (RFC 7296 section 1.4).
     ///
     /// # Errors
@@ -186,6 +198,7 @@ impl Request {
     /// with such a peer use one draw.
     ///
     /// # Errors
+    /// [`IkeError::NoMessageIdSync`] if it was not announced by both,
     /// [`IkeError::TooLong`] if there is no draw or M1 would pass 32 bits.
     pub fn message_id_sync(
         association: &Association,
@@ -194,6 +207,9 @@ impl Request {
         pace: Pace,
         now: Duration,
     ) -> Result<Self, IkeError> {
+        if !association.has_message_id_sync() {
+            return Err(IkeError::NoMessageIdSync);
+        }
         let (mut offers, mut datagrams) = (Vec::new(), Vec::new());
         let mut expected_send = Some(offer.next_send);
         for draw in draws {
@@ -235,6 +251,11 @@ impl Request {
     /// Its Message ID.
     pub fn message_id(&self) -> u32 {
         self.message_id
+    }
+
+    /// Its octets, as they are sent first.
+    pub fn datagram(&self) -> &[u8] {
+        self.datagrams.first().map_or(&[], Vec::as_slice)
     }
 
     /// Highest M1 that was sent, of a synchronisation: a later one starts above it.

@@ -21,6 +21,7 @@ use super::{
     gateway::Inner,
     pair::Pair,
     session::{Paths, Phase, Session, no_session},
+    voice::ANNOUNCES,
 };
 use crate::{
     plugin::{Pause, Release, Resume},
@@ -151,8 +152,10 @@ impl Inner {
             let detail = format!("`{}` is not among the neighbours of this gateway", order.target);
             return Err(Refusal::new(Status::NoPeer, detail));
         }
-        if let Some(voice) = &self.voice {
-            voice.refuse_open(id)?;
+        if session.announcement.is_some() {
+            // Its Message ID would be used for two messages.
+            let detail = "the end user has not answered yet where its session is: try later";
+            return Err(Refusal::new(Status::Busy, detail));
         }
         let paths = self.look(id, seen)?;
         self.daemon.wait_quiet(id, QUIET)?;
@@ -332,7 +335,7 @@ impl Inner {
             voice.silence(id, spis);
         }
         self.steer.released(id)?;
-        let until = self.clock.now() + self.place.drain;
+        let until = self.clock.now() + self.relays(id);
         self.change(id, |session| {
             session.epoch = order.epoch;
             session.phase = Phase::Released { until };
@@ -340,9 +343,19 @@ impl Inner {
             session.paths = None;
             session.ends = Vec::new();
             session.moved = false;
+            session.announcement = None;
         });
         self.keep()?;
         self.leave()
+    }
+
+    /// How long what still comes for a session that left is relayed.
+    fn relays(&self, id: SessionId) -> Duration {
+        let paths = self.sessions.get(&id).and_then(|session| session.paths.as_ref());
+        if paths.is_some_and(|paths| self.place.shared.contains(&paths.flow.local.ip())) {
+            return self.place.drain;
+        }
+        self.place.drain.max(ANNOUNCES)
     }
 
     /// An address that moves as a whole goes after the last session.

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
         mpsc::Receiver,
     },
@@ -19,20 +19,19 @@ use protocol_spec::{
     id::{Generation, SessionId},
     profile::{Capabilities, Feature, FeatureSet, Profile},
     status::{Refusal, Status},
-    transfer::{Finals, IkeFinals, SessionStatus},
+    transfer::{Finals, SessionStatus},
 };
 
 use super::{
     daemon::{DaemonEvent, IkeDaemon},
-    ground::{Flow, Steer, Tables},
+    ground::{Steer, Tables},
     life,
     record::Record,
     session::Session,
-    voice::{Speaker, Voice},
+    voice::Voice,
 };
 use crate::{
     holder::{ServedGateway, clock::Clock},
-    ike::{Association, answer::LastResponse},
     plugin::{
         Activate, Discard, EventSink, Extend, Fault, GatewayPlugin, Pause, PerSession, Release,
         Resume, Stage,
@@ -46,6 +45,8 @@ pub(crate) struct Place {
     pub(crate) shared: Vec<IpAddr>,
     /// Outer addresses of its own, at most one of each family.
     pub(crate) own: Vec<IpAddr>,
+    /// What a session must have to be taken.
+    pub(crate) require: FeatureSet,
     /// Most sessions at a time.
     pub(crate) max_sessions: u64,
     /// How long stragglers of a released session are relayed.
@@ -78,6 +79,12 @@ pub(crate) struct Inner {
     pub(super) unheld: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
     pub(super) unsteered: BTreeMap<SessionId, u8>,
+    /// Sessions whose end user an earlier process had not told yet, likewise.
+    pub(super) untold: BTreeMap<SessionId, u8>,
+    /// Until when inner packets wait for end users that follow here.
+    pub(super) following: BTreeMap<SessionId, Duration>,
+    /// Itself, for threads that outlast a call.
+    pub(super) me: Weak<Mutex<Inner>>,
     pub(super) clock: Clock,
     /// When the steering is looked after next.
     pub(super) maintain_at: Duration,
@@ -127,7 +134,7 @@ impl LinuxGateway {
     ) -> std::io::Result<Self> {
         let life = place.life;
         let (record, sessions) = Record::open(record).map_err(std::io::Error::other)?;
-        let mut inner = Inner {
+        let parts = |me: &Weak<Mutex<Inner>>| Inner {
             place,
             tables,
             steer,
@@ -139,12 +146,15 @@ impl LinuxGateway {
             unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
             unsteered: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            following: BTreeMap::new(),
+            me: me.clone(),
             clock: Clock::start(),
             maintain_at: Duration::ZERO,
             sinks: Vec::new(),
         };
-        inner.recall(sessions);
-        let inner = Arc::new(Mutex::new(inner));
+        let inner = Arc::new_cyclic(|me| Mutex::new(parts(me)));
+        lock(&inner).recall(sessions);
         let stopping = Arc::new(AtomicBool::new(false));
         let handle = {
             let (inner, stopping) = (Arc::clone(&inner), Arc::clone(&stopping));
@@ -203,58 +213,6 @@ impl Inner {
             }
         }
         Ok(context)
-    }
-}
-
-impl Inner {
-    /// Whether the end user of this session could be told its new address.
-    pub(super) fn can_tell(&self, context: &Context) -> Result<(), Refusal> {
-        let no = |why: String| Err(Refusal::new(Status::NoSteering, why));
-        let Some(ike) = &context.ike else { return Ok(()) };
-        if self.voice.is_none() {
-            return no("nobody here can tell the end user another address".to_owned());
-        }
-        match Association::new(ike) {
-            Ok(_) => Ok(()),
-            Err(error) => no(format!("the end user cannot be told another address: {error}")),
-        }
-    }
-
-    /// Says in IKE what the daemon of an activated session cannot: where it is, and
-    /// the last answer once more. The session goes on whatever becomes of it.
-    pub(super) fn speak(&mut self, id: SessionId, finals: &IkeFinals, flow: &Flow) {
-        let moved = self.sessions.get(&id).is_some_and(|session| session.moved);
-        let Some(voice) = self.voice.as_ref().filter(|_| moved || finals.last_response.is_some())
-        else {
-            return;
-        };
-        let ike = match self.daemon.describe(id) {
-            Ok(described) => described.ike,
-            Err(refusal) => {
-                return tracing::warn!(session = %id, %refusal, "nothing can be said for it");
-            }
-        };
-        let Some(ike) = ike else { return };
-        let association = || {
-            let made = Association::new(&ike);
-            made.inspect_err(|error| tracing::warn!(session = %id, %error, "it stays mute")).ok()
-        };
-        if moved && let Some(association) = association() {
-            let speaker = Speaker { association, local: flow.local, remote: flow.remote };
-            voice.announce(id, speaker, finals.next_send);
-        }
-        let last = finals.last_response.as_deref().map(LastResponse::from_octets);
-        match last {
-            Some(Ok(last)) => {
-                if let Some(association) = association() {
-                    voice.repeat(id, association, last);
-                }
-            }
-            Some(Err(error)) => {
-                tracing::warn!(session = %id, %error, "the last answer is unusable")
-            }
-            None => {}
-        }
     }
 }
 

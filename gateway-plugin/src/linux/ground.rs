@@ -64,6 +64,15 @@ pub(crate) trait Steer: Send {
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
     /// Target: its IKE packets pass, those that waited first.
     fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal>;
+    /// Inner packets of a session in use wait once more, while its end user changes
+    /// its SAs.
+    fn hold_inner(&mut self, _: SessionId, _: &Flow) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// They pass, those that waited first.
+    fn let_go_inner(&mut self, _: SessionId) -> Result<(), Refusal> {
+        Ok(())
+    }
     /// Target: nothing waits any more, and what waited goes back to the source.
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal>;
     /// Source: its IKE packets go to another gateway, unopened.
@@ -90,8 +99,13 @@ pub(crate) trait Steer: Send {
     fn emptied(&mut self) -> Result<(), Refusal> {
         Ok(())
     }
-    /// Takes such addresses once nobody else has them. Called many times a second.
-    fn take_free(&mut self, _: std::time::Duration) -> Result<(), Refusal> {
+    /// Takes such addresses, of those that are `in_use` by sessions here, once nobody
+    /// else has them. Called many times a second.
+    fn take_free(
+        &mut self,
+        _: std::time::Duration,
+        _in_use: &dyn Fn(std::net::IpAddr) -> bool,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
     /// Whether packets of sessions that left still come here, however long ago that

@@ -19,6 +19,7 @@ use super::{
     daemon::{DaemonEvent, Known, Remembered},
     gateway::{Inner, lock},
     session::{Phase, Session},
+    voice::ANNOUNCES,
 };
 use crate::{
     holder::LOOK_UP,
@@ -37,7 +38,7 @@ const AT_ONCE: usize = 256;
 /// How much longer the tables are left alone than it took to read them.
 const REST: u32 = 4;
 /// How often a session that is not whole is looked at again.
-const MOST_TRIES: u8 = 100;
+pub(super) const MOST_TRIES: u8 = 100;
 
 /// Takes what the daemon tells until the gateway ends, and tends the sessions.
 pub(super) fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopping: &AtomicBool) {
@@ -86,7 +87,7 @@ impl Inner {
             })
             .collect();
         self.daemon.remember(&remembered);
-        let until = self.clock.now() + self.place.drain;
+        let until = self.clock.now() + self.place.drain.max(ANNOUNCES);
         for mut session in sessions {
             if let Phase::Released { until: over } = &mut session.phase {
                 *over = until;
@@ -131,8 +132,16 @@ impl Inner {
                 self.steer.divert(id, &paths.flow, &target)?;
                 self.steer.block(id, &paths.flow)
             }
+            Some(Phase::Active) if self.is_untold(id) => {
+                self.untold.insert(id, 0);
+                self.steer.let_go_inner(id)
+            }
             _ => Ok(()),
         }
+    }
+
+    fn is_untold(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.announcement.is_some())
     }
 
     /// Asks the daemon for all sessions.
@@ -276,12 +285,20 @@ impl Inner {
 
     fn tend(&mut self, now: Duration) {
         self.drain(now);
-        if let Err(refusal) = self.steer.take_free(now) {
+        let sessions = &self.sessions;
+        // Silence of a gateway whose sessions are only staged here may be anything.
+        let in_use = |address| {
+            let mut here = sessions.values().filter(|session| session.is_in_use());
+            here.any(|session| session.paths.as_ref().is_none_or(|p| p.flow.local.ip() == address))
+        };
+        if let Err(refusal) = self.steer.take_free(now, &in_use) {
             tracing::warn!(%refusal, "a shared address is not taken");
         }
         self.maintain(now);
         self.mend_all();
         self.hold_again();
+        self.announce();
+        self.let_go_in_time(now);
         let unsettled = |session: &&Session| session.phase == Phase::Unsettled;
         let unsettled: Vec<_> = self.sessions.values().filter(unsettled).map(|s| s.id).collect();
         for id in unsettled {

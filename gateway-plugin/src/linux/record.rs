@@ -29,6 +29,7 @@ use super::{
     ground::Flow,
     pair::Pair,
     session::{End, Paths, Phase, Session},
+    voice::{Announcement, Sealed},
 };
 use crate::xfrm::SaId;
 
@@ -125,6 +126,13 @@ struct Row {
     paths: Option<RowPaths>,
     ends: Vec<(SaRef, u64)>,
     moved: bool,
+    announcement: Option<RowAnnouncement>,
+}
+
+#[derive(Encode, Decode)]
+struct RowAnnouncement {
+    message_id: u32,
+    sealed: Option<([u8; 16], Vec<u8>)>,
 }
 
 #[derive(Encode, Decode)]
@@ -180,6 +188,11 @@ impl Row {
             paths: session.paths.as_ref().map(RowPaths::of),
             ends: session.ends.iter().map(|end| (end.sa, end.end)).collect(),
             moved: session.moved,
+            announcement: session.announcement.clone().map(|announcement| {
+                let Announcement { message_id, sealed } = announcement;
+                let sealed = sealed.map(|sealed| (sealed.cookie, sealed.datagram));
+                RowAnnouncement { message_id, sealed }
+            }),
         }
     }
 
@@ -202,6 +215,11 @@ impl Row {
             paths: self.paths.map(RowPaths::into_paths),
             ends: ends.collect(),
             moved: self.moved,
+            announcement: self.announcement.map(|row| {
+                let RowAnnouncement { message_id, sealed } = row;
+                let sealed = sealed.map(|(cookie, datagram)| Sealed { cookie, datagram });
+                Announcement { message_id, sealed }
+            }),
             look_at: Duration::ZERO,
         }
     }

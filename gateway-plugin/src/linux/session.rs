@@ -9,7 +9,7 @@ use protocol_spec::{
     transfer::{Finals, GrantedRange, SaRef, SessionState, SessionStatus},
 };
 
-use super::{daemon::Spis, ground::Flow, pair::Pair};
+use super::{daemon::Spis, ground::Flow, pair::Pair, voice::Announcement};
 
 /// Where a session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub(crate) struct Session {
     pub(crate) ends: Vec<End>,
     /// Its end user knows it at another address than this gateway's, and is told.
     pub(crate) moved: bool,
+    /// What its end user has not answered yet.
+    pub(crate) announcement: Option<Announcement>,
     /// When its numbers are looked at again.
     pub(crate) look_at: Duration,
 }
@@ -100,6 +102,7 @@ impl Session {
             paths: None,
             ends: Vec::new(),
             moved: false,
+            announcement: None,
             look_at: Duration::ZERO,
         }
     }

@@ -3,7 +3,7 @@
 use protocol_spec::{
     context::{Context, SideEffects},
     id::{Generation, SessionId},
-    profile::Profile,
+    profile::{Feature, FeatureSet, Profile},
     status::{Refusal, Status},
     transfer::{Finals, GrantedRange},
 };
@@ -23,6 +23,16 @@ use crate::{
 /// How far ahead the end of numbers may be that the outer interface enforces.
 const FAR: u64 = 1 << 31;
 
+/// Why a session without these is not taken.
+fn required(lacking: FeatureSet) -> String {
+    let mut detail = format!("this gateway takes only sessions with: {lacking} (its `require`)");
+    if lacking.contains(Feature::MessageIdSync) {
+        detail += "; RFC 6311 is in force where both ends announce it, and a strongSwan gateway \
+                   never does";
+    }
+    detail
+}
+
 impl Inner {
     /// `seen` are the kernel's tables as an order of the same batch saw them.
     pub(super) fn admit(
@@ -35,6 +45,10 @@ impl Inner {
         let missing = profile.features.without(capabilities.features);
         if !missing.is_empty() {
             return no(Status::NoFeature, format!("this gateway cannot carry: {missing}"));
+        }
+        let lacking = self.place.require.without(profile.features);
+        if !lacking.is_empty() {
+            return no(Status::NoFeature, required(lacking));
         }
         for child in &profile.children {
             let (t, sa) = (&child.transforms, child.usage.sa);
@@ -322,6 +336,9 @@ impl Inner {
             return Err(refusal);
         }
         self.change(id, |session| session.phase = Phase::Active);
+        if let Some(ike) = &order.finals.ike {
+            self.speak(id, ike);
+        }
         self.keep()
     }
 
@@ -357,11 +374,7 @@ impl Inner {
             ike.next_send = ike.next_send.saturating_add(1);
         }
         self.daemon.activate(id, ike.as_ref())?;
-        self.steer.let_go_ike(id)?;
-        if let Some(ike) = &order.finals.ike {
-            self.speak(id, ike, &paths.flow);
-        }
-        Ok(())
+        self.steer.let_go_ike(id)
     }
 
     pub(super) fn discard(&mut self, order: &Discard) -> Result<(), Refusal> {

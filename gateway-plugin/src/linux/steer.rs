@@ -59,7 +59,7 @@ impl Steered {
     }
 }
 
-fn refusal(error: SteeringError) -> Refusal {
+pub(super) fn refusal(error: SteeringError) -> Refusal {
     let status = match error {
         SteeringError::Unreachable { .. } => Status::NoPeer,
         SteeringError::Taken { .. } => Status::AddressCollision,
@@ -68,7 +68,7 @@ fn refusal(error: SteeringError) -> Refusal {
     Refusal::new(status, error.to_string())
 }
 
-fn traffic(flow: &Flow) -> Traffic {
+pub(super) fn traffic(flow: &Flow) -> Traffic {
     Traffic {
         inner: flow.inner.clone(),
         children: flow.children.clone(),
@@ -109,6 +109,14 @@ impl Steer for Steered {
 
     fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal> {
         self.steering.let_go_ike(session).map_err(refusal)
+    }
+
+    fn hold_inner(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        self.steering.hold_inner(session, &traffic(flow)).map_err(refusal)
+    }
+
+    fn let_go_inner(&mut self, session: SessionId) -> Result<(), Refusal> {
+        self.steering.let_go_data(session).map_err(refusal)
     }
 
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal> {
@@ -175,8 +183,8 @@ impl Steer for Steered {
         self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
     }
 
-    fn take_free(&mut self, now: Duration) -> Result<(), Refusal> {
-        self.steering.take_free(now).map_err(refusal)
+    fn take_free(&mut self, now: Duration, in_use: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
+        self.steering.take_free(now, in_use).map_err(refusal)
     }
 
     fn is_in_between(&mut self) -> bool {

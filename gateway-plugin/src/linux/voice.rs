@@ -14,10 +14,7 @@ use std::{
     time::Duration,
 };
 
-use protocol_spec::{
-    id::SessionId,
-    status::{Refusal, Status},
-};
+use protocol_spec::id::SessionId;
 
 use super::daemon::LastResponses;
 use crate::{
@@ -32,13 +29,18 @@ use crate::{
     },
 };
 
-/// How the end user is told where its session is. An end user that has not heard
-/// it is served by the source's relay meanwhile.
+/// How the end user is told where its session is.
 const PACE: Pace = Pace {
     first: Duration::from_millis(250),
     longest: Duration::from_secs(2),
     total: Duration::from_secs(20),
 };
+/// How long an announcement may last. An end user that has not heard it is served by
+/// the source's relay, which must not end before.
+pub(crate) const ANNOUNCES: Duration = PACE.total.saturating_add(PACE.longest);
+/// How long its packets wait for an end user that changes its SAs at an announcement:
+/// after that the first one counts as lost.
+pub(crate) const FOLLOWS: Duration = PACE.first;
 /// How long an end user may repeat its last request: longer than any daemon does.
 const REPEATS: Duration = Duration::from_secs(200);
 /// How soon a conversation sees that it is over.
@@ -47,6 +49,15 @@ const LOOK_UP: Duration = Duration::from_millis(250);
 const MOST: usize = 4096;
 /// Octets of a thread's stack.
 const STACK: usize = 256 * 1024;
+
+/// Where an announcement stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is sent now.
+    Begins,
+    /// It was answered, or will not be.
+    Ended,
+}
 
 /// Speaks for the sessions of a gateway.
 #[derive(Debug)]
@@ -70,9 +81,39 @@ pub(crate) struct Speaker {
     pub(crate) remote: SocketAddr,
 }
 
+/// What tells an end user where its session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Announcement {
+    /// Nobody else uses it.
+    pub(crate) message_id: u32,
+    /// Once it may have been sent: it is repeated as it is, by the next process too.
+    pub(crate) sealed: Option<Sealed>,
+}
+
+/// An encrypted message and the COOKIE2 in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) cookie: [u8; 16],
+    pub(crate) datagram: Vec<u8>,
+}
+
+impl Announcement {
+    /// Seals it, if it is not.
+    pub(crate) fn seal(&mut self, association: &Association) -> Result<(), Mute> {
+        if self.sealed.is_none() {
+            let (iv, cookie) = (random::iv()?, random::cookie()?);
+            let (id, begun) = (self.message_id, Duration::ZERO);
+            let request =
+                Request::announce_address(association, id, &[], Some(cookie), &iv, PACE, begun)?;
+            self.sealed = Some(Sealed { cookie, datagram: request.datagram().to_vec() });
+        }
+        Ok(())
+    }
+}
+
 /// Why the gateway does not say what it should.
 #[derive(Debug, thiserror::Error)]
-enum Mute {
+pub(crate) enum Mute {
     #[error(transparent)]
     Ike(#[from] IkeError),
     #[error(transparent)]
@@ -92,50 +133,46 @@ impl Voice {
         Self { tap, talks: Arc::default() }
     }
 
-    /// Refuses to give a session away whose end user still has an open request of
-    /// ours: its Message ID would be used for two messages.
-    pub(crate) fn refuse_open(&self, session: SessionId) -> Result<(), Refusal> {
-        if lock(&self.talks).get(&session).is_some_and(|talks| talks.announces) {
-            let detail = "the end user has not answered yet where its session is: try later";
-            return Err(Refusal::new(Status::Busy, detail));
-        }
-        Ok(())
-    }
-
     /// Ends what is said for a session.
     pub(crate) fn silence(&self, session: SessionId, spis: Option<(u64, u64)>) {
         lock(&self.talks).remove(&session);
         spis.into_iter().for_each(|spis| self.tap.forget(spis));
     }
 
-    /// Tells the end user that its session is at this gateway's address, under a
-    /// Message ID that nobody else uses. Returns at once; the end is in the log.
-    pub(crate) fn announce(&self, session: SessionId, speaker: Speaker, message_id: u32) {
-        let begun = self.begin(session, &speaker.association, |talks| talks.announces = true);
+    /// Tells the end user that its session is at this gateway's address. Returns at
+    /// once; how it goes is in the log, and `hears` is told by a thread of its own.
+    ///
+    /// # Errors
+    /// [`Mute`]; then `hears` is told nothing.
+    pub(crate) fn announce(
+        &self,
+        session: SessionId,
+        speaker: Speaker,
+        announcement: Announcement,
+        hears: impl Fn(Told) + Send + 'static,
+    ) -> Result<(), Mute> {
+        let sightings =
+            self.begin(session, &speaker.association, |talks| talks.announces = true)?;
         let talks = Arc::clone(&self.talks);
-        let told = begun.and_then(|sightings| {
-            spawn(move || {
-                match tell(&speaker, message_id, &sightings) {
-                    Ok(Outcome::Answered) => {
-                        tracing::info!(%session, local = %speaker.local, "the end user has followed");
-                    }
-                    Ok(outcome) => tracing::warn!(
-                        %session, ?outcome,
-                        "the end user was told this gateway's address and did not follow: it is \
-                         served as long as the source relays"
-                    ),
-                    Err(error) => tracing::warn!(
-                        %session, %error,
-                        "the end user could not be told this gateway's address"
-                    ),
+        let told = spawn(move || {
+            match tell(&speaker, announcement, &sightings, || hears(Told::Begins)) {
+                Ok(Outcome::Answered) => {
+                    tracing::info!(%session, local = %speaker.local, "the end user has followed");
                 }
-                finish(&talks, session, |talks| talks.announces = false);
-            })
+                Ok(outcome) => tracing::warn!(
+                    %session, ?outcome,
+                    "the end user was told this gateway's address and did not follow: it is \
+                     served as long as the source relays"
+                ),
+                Err(error) => tracing::warn!(
+                    %session, %error,
+                    "the end user could not be told this gateway's address"
+                ),
+            }
+            finish(&talks, session, |talks| talks.announces = false);
+            hears(Told::Ended);
         });
-        if let Err(error) = told {
-            tracing::warn!(%session, %error, "the end user is not told this gateway's address");
-            finish(&self.talks, session, |talks| talks.announces = false);
-        }
+        told.inspect_err(|_| finish(&self.talks, session, |talks| talks.announces = false))
     }
 
     /// Answers with the same octets as the source did, if the end user repeats its
@@ -202,16 +239,16 @@ fn finish(
 
 fn tell(
     Speaker { association, local, remote }: &Speaker,
-    message_id: u32,
+    Announcement { message_id, sealed }: Announcement,
     sightings: &Receiver<Sighting>,
+    begins: impl FnOnce(),
 ) -> Result<Outcome, Mute> {
-    let clock = Clock::start();
-    let iv = random::iv()?;
-    let cookie = Some(random::cookie()?);
-    let now = clock.now();
-    let mut request =
-        Request::announce_address(association, message_id, &[], cookie, &iv, PACE, now)?;
     let port = Port::open(*local, *remote)?;
+    begins();
+    let clock = Clock::start();
+    let now = clock.now();
+    let Sealed { cookie, datagram } = sealed.unwrap_or_default();
+    let mut request = Request::announce_again(message_id, Some(cookie), datagram, PACE, now);
     Ok(port.exchange(&mut request, association, sightings, || clock.now(), |_| {})?)
 }
 

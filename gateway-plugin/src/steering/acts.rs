@@ -76,8 +76,7 @@ impl Steering {
 
     /// Whether a session holds packets.
     pub(super) fn holds(&self, session: SessionId) -> bool {
-        let purposes = self.ledger.purposes(session);
-        purposes.contains(&Purpose::HoldData) || purposes.contains(&Purpose::HoldIke)
+        self.ledger.purposes(session).iter().any(|purpose| purpose.is_hold())
     }
 
     /// The traffic as it was named in this life.

@@ -1,7 +1,7 @@
 //! Packets that wait: whose they are, how many may wait, and what happens to them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::IpAddr,
 };
 
@@ -56,16 +56,10 @@ pub(super) struct Holds {
 
 #[derive(Debug, Default)]
 struct Hold {
-    data: bool,
-    ike: bool,
+    /// For what packets wait.
+    purposes: BTreeSet<Purpose>,
     waiting: VecDeque<Waiting>,
     count: HeldCount,
-}
-
-impl Hold {
-    fn holds(&self, purpose: Purpose) -> bool {
-        if purpose == Purpose::HoldIke { self.ike } else { self.data }
-    }
 }
 
 impl Holds {
@@ -89,34 +83,32 @@ impl Holds {
         elements: impl IntoIterator<Item = &'a Element>,
     ) {
         let elements: Vec<_> = elements.into_iter().collect();
-        let has = |purpose| elements.iter().any(|element| element.set.purpose() == purpose);
-        if has(Purpose::HoldData) {
-            self.unlist_data(session);
-        }
-        if has(Purpose::HoldIke) {
-            self.ikes.retain(|_, owner| *owner != session);
+        for purpose in elements.iter().map(|element| element.set.purpose()).collect::<BTreeSet<_>>()
+        {
+            self.unlist(session, purpose);
         }
         let hold = self.sessions.entry(session).or_default();
         for element in elements {
+            let purpose = element.set.purpose();
+            if purpose.is_hold() {
+                hold.purposes.insert(purpose);
+            }
             match element.set {
                 Set::HoldSpi => {
-                    hold.data = true;
                     if let Ok(spi) = element.key[..].try_into() {
                         self.spis.insert(spi, session);
                     }
                 }
                 Set::HoldIke => {
-                    hold.ike = true;
                     if let Ok(spi) = element.key[..].try_into() {
                         self.ikes.insert(spi, session);
                     }
                 }
                 Set::HoldInner4 | Set::HoldInner6 => {
-                    hold.data = true;
                     let Some(prefix) = prefix(element) else { continue };
                     if usize::from(prefix.bits) == element.key.len() * 8 {
                         self.inner.insert(prefix.address, session);
-                    } else {
+                    } else if !self.prefixes.contains(&(prefix, session)) {
                         self.prefixes.push((prefix, session));
                     }
                 }
@@ -133,7 +125,7 @@ impl Holds {
             return vec![Verdict::Drop(id)];
         };
         let Some(hold) = self.sessions.get_mut(&session) else { return vec![Verdict::Drop(id)] };
-        if !hold.holds(purpose) {
+        if !hold.purposes.contains(&purpose) {
             // Let go; it was on its way into the queue.
             return vec![Verdict::Accept(id)];
         }
@@ -151,17 +143,14 @@ impl Holds {
         verdicts
     }
 
-    /// Ends the hold of one kind; what waited goes on in its order, and so does
+    /// Ends the hold of some kinds; what waited goes on in its order, and so does
     /// what still comes.
-    pub(super) fn let_go(&mut self, session: SessionId, purpose: Purpose) -> Vec<Verdict> {
+    pub(super) fn let_go(&mut self, session: SessionId, purposes: &[Purpose]) -> Vec<Verdict> {
         let Some(hold) = self.sessions.get_mut(&session) else { return Vec::new() };
-        if purpose == Purpose::HoldIke {
-            hold.ike = false;
-        } else {
-            hold.data = false;
-        }
-        let (going, staying): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut hold.waiting).into_iter().partition(|w| w.purpose == purpose);
+        hold.purposes.retain(|purpose| !purposes.contains(purpose));
+        let (going, staying): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut hold.waiting)
+            .into_iter()
+            .partition(|waiting| purposes.contains(&waiting.purpose));
         hold.waiting = staying;
         hold.count.packets -= going.len();
         hold.count.octets -= going.iter().map(|waiting| waiting.packet.len()).sum::<usize>();
@@ -170,8 +159,9 @@ impl Holds {
 
     /// Ends a session's hold; what waited comes back, to be dropped.
     pub(super) fn discard(&mut self, session: SessionId) -> VecDeque<Waiting> {
-        self.unlist_data(session);
-        self.ikes.retain(|_, owner| *owner != session);
+        [Purpose::HoldEsp, Purpose::HoldInner, Purpose::HoldIke]
+            .into_iter()
+            .for_each(|purpose| self.unlist(session, purpose));
         self.sessions.remove(&session).map(|hold| hold.waiting).unwrap_or_default()
     }
 
@@ -181,7 +171,7 @@ impl Holds {
 
     fn whose(&self, seen: &Seen) -> Option<(SessionId, Purpose)> {
         let outer = match seen.kind {
-            Kind::Protected(spi) => self.spis.get(&spi).map(|s| (*s, Purpose::HoldData)),
+            Kind::Protected(spi) => self.spis.get(&spi).map(|s| (*s, Purpose::HoldEsp)),
             Kind::Ike(spi) => self.ikes.get(&spi).map(|s| (*s, Purpose::HoldIke)),
             Kind::Other => None,
         };
@@ -191,17 +181,23 @@ impl Holds {
                 let mut all = self.prefixes.iter();
                 all.find(|(prefix, _)| contains(*prefix, seen.destination)).map(|(_, s)| *s)
             };
-            host.or_else(of_prefix).map(|session| (session, Purpose::HoldData))
+            host.or_else(of_prefix).map(|session| (session, Purpose::HoldInner))
         })
     }
 
-    fn unlist_data(&mut self, session: SessionId) {
+    fn unlist(&mut self, session: SessionId, purpose: Purpose) {
         if !self.sessions.contains_key(&session) {
             return;
         }
-        self.spis.retain(|_, owner| *owner != session);
-        self.inner.retain(|_, owner| *owner != session);
-        self.prefixes.retain(|(_, owner)| *owner != session);
+        match purpose {
+            Purpose::HoldEsp => self.spis.retain(|_, owner| *owner != session),
+            Purpose::HoldIke => self.ikes.retain(|_, owner| *owner != session),
+            Purpose::HoldInner => {
+                self.inner.retain(|_, owner| *owner != session);
+                self.prefixes.retain(|(_, owner)| *owner != session);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -119,7 +119,7 @@ impl Ledger {
                 diverted.iter().any(|d| d.bits == prefix.bits && masked(*d) == masked(*prefix))
             });
             let standing = Standing {
-                holds_data: purposes.contains(&Purpose::HoldData),
+                holds_data: Purpose::HOLDS_DATA.iter().any(|hold| purposes.contains(hold)),
                 holds_ike: purposes.contains(&Purpose::HoldIke),
                 relays: purposes.iter().any(|purpose| is_relay(*purpose)),
                 blocks: purposes.iter().any(|purpose| is_block(*purpose)),

@@ -102,13 +102,17 @@ impl Queue {
         self.shared.with(|holds| holds.hold(session, elements));
     }
 
-    /// Lets one kind of packets go on. Those that waited are on their way when
+    /// Lets some kinds of packets go on. Those that waited are on their way when
     /// this returns, before any that come later through the queue.
-    pub(super) fn let_go(&self, session: SessionId, purpose: Purpose) -> Result<(), SteeringError> {
+    pub(super) fn let_go(
+        &self,
+        session: SessionId,
+        purposes: &[Purpose],
+    ) -> Result<(), SteeringError> {
         // Verdicts are sent under the lock, or the thread could pass a later
         // packet before the first ones.
         self.shared.with(|holds| {
-            let verdicts = holds.let_go(session, purpose);
+            let verdicts = holds.let_go(session, purposes);
             self.shared.tell(&verdicts)
         })
     }

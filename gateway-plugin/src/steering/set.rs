@@ -155,7 +155,8 @@ impl Set {
     /// What it is part of.
     pub(super) fn purpose(self) -> Purpose {
         match self {
-            Self::HoldSpi | Self::HoldInner4 | Self::HoldInner6 => Purpose::HoldData,
+            Self::HoldSpi => Purpose::HoldEsp,
+            Self::HoldInner4 | Self::HoldInner6 => Purpose::HoldInner,
             Self::HoldIke => Purpose::HoldIke,
             Self::RelaySpi | Self::RouteSpi4 | Self::RouteSpi6 => Purpose::RelayData,
             Self::RelayIke | Self::RouteIke4 | Self::RouteIke6 => Purpose::RelayIke,
@@ -173,8 +174,10 @@ impl Set {
 /// What an element is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Purpose {
-    /// ESP and inner packets wait.
-    HoldData,
+    /// ESP packets wait.
+    HoldEsp,
+    /// Inner packets wait.
+    HoldInner,
     /// IKE packets wait.
     HoldIke,
     /// ESP goes on to the target.
@@ -195,6 +198,18 @@ pub(super) enum Purpose {
     Other,
     /// Who takes unknown clients.
     Unknown,
+}
+
+impl Purpose {
+    /// All for which packets wait.
+    pub(super) const HOLDS: [Self; 3] = [Self::HoldEsp, Self::HoldInner, Self::HoldIke];
+    /// The same of data.
+    pub(super) const HOLDS_DATA: [Self; 2] = [Self::HoldEsp, Self::HoldInner];
+
+    /// Whether packets wait for it.
+    pub(super) fn is_hold(self) -> bool {
+        Self::HOLDS.contains(&self)
+    }
 }
 
 /// An element of a set.

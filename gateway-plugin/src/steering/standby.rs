@@ -3,7 +3,8 @@
 //! A gateway that holds sessions of an address which another gateway still has
 //! stands by: the address is on its loopback interface, so that what is relayed to
 //! it is taken and what it sends is from that address, but it says nothing of it on
-//! the network. Once nobody there answers for the address any more, it takes it.
+//! the network. Once a session is in use here and nobody there answers for the address
+//! any more, it takes it.
 
 use std::{io::Read as _, net::IpAddr, os::fd::AsRawFd as _, time::Duration};
 
@@ -77,6 +78,12 @@ impl Standby {
         self.asks.send(&self.link, &question(self.link.mac, self.address))?;
         self.asked_at = Some(now);
         Ok(false)
+    }
+
+    /// What was heard so far counts for nothing.
+    fn begin_anew(&mut self) {
+        self.answered();
+        self.asked_at = None;
     }
 
     /// Whether somebody else spoke for the address since the last call.
@@ -167,16 +174,23 @@ impl Steering {
         Ok(())
     }
 
-    /// Takes the addresses for which this gateway stands by and nobody answers any
-    /// more. To be called a few times a second, with the time by any clock that only
-    /// goes forward; asks the network at most four times a second.
+    /// Takes the addresses for which this gateway stands by, of those that are `in_use`
+    /// by sessions here, if nobody answers for them any more. To be called a few times
+    /// a second, with the time by any clock that only goes forward; asks the network at
+    /// most four times a second.
     ///
     /// # Errors
     /// [`SteeringError`] if the kernel refuses.
-    pub fn take_free(&mut self, now: Duration) -> Result<(), SteeringError> {
+    pub fn take_free(
+        &mut self,
+        now: Duration,
+        in_use: impl Fn(IpAddr) -> bool,
+    ) -> Result<(), SteeringError> {
         let mut free = Vec::new();
         for standby in &mut self.standbys {
-            if standby.is_free(now)? {
+            if !in_use(standby.address) {
+                standby.begin_anew();
+            } else if standby.is_free(now)? {
                 free.push((standby.address, standby.link.loopback()));
             }
         }

@@ -160,10 +160,12 @@ impl Traffic {
         self.intervals(Set::Guard4, Set::Guard6)
     }
 
-    pub(super) fn hold_data(&self) -> Vec<Element> {
-        let mut elements = self.intervals(Set::HoldInner4, Set::HoldInner6);
-        elements.extend(self.inbound().map(|spi| Element::of(Set::HoldSpi, spi)));
-        elements
+    pub(super) fn hold_inner(&self) -> Vec<Element> {
+        self.intervals(Set::HoldInner4, Set::HoldInner6)
+    }
+
+    pub(super) fn hold_esp(&self) -> Vec<Element> {
+        self.inbound().map(|spi| Element::of(Set::HoldSpi, spi)).collect()
     }
 
     pub(super) fn hold_ike(&self) -> Vec<Element> {

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::guest::{JOB, Job, RESULT};
 use super::scenarios;
+use crate::measure::get_put;
 
 /// Where everything of the lab is in the guest.
 pub const LAB: &str = "/mnt/lab";
@@ -200,7 +201,6 @@ pub fn scenario() -> ExitCode {
 }
 
 fn run(job: &Job) -> Result<Value> {
-    let scenario = scenarios::find(&job.scenario).context("this program has no such scenario")?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
     if !up.success() {
         bail!("cannot set lo up");
@@ -209,6 +209,10 @@ fn run(job: &Job) -> Result<Value> {
     println!("{} begins {} s after boot", job.scenario, begin.trim());
     let programs: Vec<PathBuf> =
         job.programs.iter().map(|path| Path::new(PROGRAMS).join(path)).collect();
+    if !job.sizes.is_empty() {
+        return get_put::guest::run(&programs, &job.sizes);
+    }
+    let scenario = scenarios::find(&job.scenario).context("this program has no such scenario")?;
     (scenario.run)(&programs)
 }
 

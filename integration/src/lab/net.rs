@@ -64,16 +64,17 @@ pub fn user_outer(user: usize) -> Pair {
     Pair::new([10, 0, 16 + high, low], [1, 0x10, u16::from_be_bytes([high, low])])
 }
 
-/// Address on the outer network of end user `user` who shares a node with others.
-pub fn lodger_outer(user: usize) -> Pair {
-    const FIRST: usize = 0x400;
-    user_outer(FIRST + user)
-}
-
 /// Address of end user `user` behind the router.
 pub fn user_access(user: usize) -> Pair {
     let [high, low] = u16::try_from(user).unwrap_or(u16::MAX).to_be_bytes();
     Pair::new([172, 16, 16 + high, low], [2, 0x10, u16::from_be_bytes([high, low])])
+}
+
+/// Address of end user `user` outside, where it shares its node with others: the
+/// gateways tell users apart by their addresses.
+pub fn user_shared(user: usize) -> Pair {
+    let [high, low] = u16::try_from(user).unwrap_or(u16::MAX).to_be_bytes();
+    Pair::new([10, 0, 128 | high, low], [1, 0x20, u16::from_be_bytes([high, low])])
 }
 
 /// Own addresses of the gateways on the outer network.
@@ -99,7 +100,7 @@ pub const INNER_NETS: [&str; 2] = ["192.168.0.0/16", "fd00:7::/64"];
 pub const VIRTUAL_NETS: [&str; 2] = ["10.9.0.0/16", "fd00:9::/64"];
 /// What each gateway hands out: ranges that do not overlap.
 pub const POOLS: [[&str; 2]; 2] =
-    [["10.9.1.0/24", "fd00:9::1:0/112"], ["10.9.2.0/24", "fd00:9::2:0/112"]];
+    [["10.9.0.0/20", "fd00:9::1:0/112"], ["10.9.16.0/20", "fd00:9::2:0/112"]];
 
 /// Which network a link belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,6 +310,21 @@ impl Net {
         self.ip(node, &format!("address add {address} dev {} {dad}", network.interface()))
     }
 
+    /// Gives a node an address of its own for each of several end users.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn add_users(&self, node: &str, users: &[usize]) -> Result<()> {
+        let device = Network::Outer.interface();
+        let line = |user: &usize| {
+            let [v4, v6] = user_shared(*user).with_prefixes();
+            format!("address add {v4} dev {device}\naddress add {v6} dev {device} nodad\n")
+        };
+        let file = format!("/tmp/users-of-{node}");
+        fs::write(&file, users.iter().map(line).collect::<String>())?;
+        self.ip(node, &format!("-batch {file}"))
+    }
+
     /// Runs `ip` in a node.
     ///
     /// # Errors
@@ -370,17 +386,25 @@ impl Net {
     /// # Errors
     /// If the node is not there.
     pub fn xfrm_errors(&self, node: &str) -> Result<Vec<(String, u64)>> {
-        let text = Namespace::of(node).enter(|| Ok(fs::read_to_string("/proc/net/xfrm_stat")?))?;
-        let mut errors = Vec::new();
-        for line in text.lines() {
-            let (name, count) = line.split_once(char::is_whitespace).context("xfrm_stat")?;
-            let count: u64 = count.trim().parse()?;
-            if count > 0 {
-                errors.push((name.to_owned(), count));
-            }
-        }
-        Ok(errors)
+        xfrm_errors(node)
     }
+}
+
+/// What the kernel counted as errors of IPsec in a node, by name.
+///
+/// # Errors
+/// If the node is not there.
+pub fn xfrm_errors(node: &str) -> Result<Vec<(String, u64)>> {
+    let text = Namespace::of(node).enter(|| Ok(fs::read_to_string("/proc/net/xfrm_stat")?))?;
+    let mut errors = Vec::new();
+    for line in text.lines() {
+        let (name, count) = line.split_once(char::is_whitespace).context("xfrm_stat")?;
+        let count: u64 = count.trim().parse()?;
+        if count > 0 {
+            errors.push((name.to_owned(), count));
+        }
+    }
+    Ok(errors)
 }
 
 fn ip(args: &str) -> Result<()> {

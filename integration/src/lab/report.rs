@@ -23,6 +23,8 @@ pub struct Report {
     pub packets_sent: u64,
     /// Of these, never seen at the other end.
     pub packets_lost: u64,
+    /// Of the lost, those that the user's own node did not take to send.
+    pub packets_refused: u64,
     /// Of these, seen more than once.
     pub packets_duplicated: u64,
     /// Of these, seen after one that was sent later.
@@ -73,6 +75,7 @@ impl Report {
         self.sent_share = tally.sent_share.min(before);
         self.packets_sent += tally.sent;
         self.packets_lost += tally.lost;
+        self.packets_refused += tally.refused;
         self.packets_duplicated += tally.duplicated;
         self.packets_reordered += tally.reordered;
         self.sender_late_ms = self.sender_late_ms.max(tally.sender_late_ms);

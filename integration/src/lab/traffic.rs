@@ -78,6 +78,8 @@ pub struct Tally {
     pub sent: u64,
     /// Sent and never seen.
     pub lost: u64,
+    /// Of the lost, those that the end user's own node did not take to send.
+    pub refused: u64,
     /// Seen more than once.
     pub duplicated: u64,
     /// Seen after one that was sent later.
@@ -101,6 +103,8 @@ struct Shared {
     /// Two for each flow: to the server and to the user.
     counts: Vec<Mutex<Count>>,
     sent: Vec<AtomicU64>,
+    /// By end users' nodes.
+    refused: AtomicU64,
     stop_sending: AtomicBool,
     stop: AtomicBool,
     /// In microseconds.
@@ -126,6 +130,7 @@ impl Traffic {
         let shared = Arc::new(Shared {
             counts: (0..ways).map(|_| Mutex::new(Count::default())).collect(),
             sent: (0..ways).map(|_| AtomicU64::new(0)).collect(),
+            refused: AtomicU64::new(0),
             stop_sending: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             late: AtomicU64::new(0),
@@ -202,6 +207,7 @@ impl Traffic {
             tally.reordered += count.reordered();
             tally.gap_ms = tally.gap_ms.max(millis(count.take_gap()));
         }
+        tally.refused = self.shared.refused.load(Ordering::Relaxed);
         let late = Duration::from_micros(self.shared.late.load(Ordering::Relaxed));
         tally.sender_late_ms = millis(late);
         let due = self.shared.rounds_due.load(Ordering::Relaxed);
@@ -273,7 +279,9 @@ fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
             let number = sent.fetch_add(1, Ordering::Relaxed);
             packet[..8].copy_from_slice(&number.to_be_bytes());
             // What the node refuses to send counts as lost.
-            let _ = socket.send(&packet);
+            if socket.send(&packet).is_err() && way == 0 {
+                shared.refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
         round += 1;
     }

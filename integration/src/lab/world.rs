@@ -31,7 +31,7 @@ use super::{
     gateway::{Pki, Settings, Site},
     inside::LAB,
     logs::{self, Keys},
-    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER, SERVER_INNER, SHARED, lodger_outer},
+    net::{GATEWAYS, Net, Network, OUTER, POOLS, Plan, SERVER, SERVER_INNER, SHARED},
     observer::Observer,
     report::Report,
     tap::Tap,
@@ -158,7 +158,11 @@ impl World {
             authority.iter().try_for_each(|authority| authority.certify(id, home))
         };
         let mut gateways = Vec::new();
+        let embedded = setup.daemons.as_ref().map(|settings| settings.embedded);
         for at in 0..if alone { 0 } else { setup.gateways } {
+            if embedded.is_some_and(|embedded| embedded[at]) {
+                continue;
+            }
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
             certify(GATEWAY_ID, &folder.join(GATEWAYS[at]))?;
@@ -173,11 +177,9 @@ impl World {
             let name = Net::user_name(user);
             for id in setup.household(user) {
                 certify(&user_id(id), &folder.join(&name))?;
-                if setup.each > 1 {
-                    for address in lodger_outer(id).with_prefixes() {
-                        net.add_address(&name, Network::Outer, &address)?;
-                    }
-                }
+            }
+            if setup.each > 1 {
+                net.add_users(&name, &setup.household(user))?;
             }
             let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);

@@ -2,6 +2,7 @@
 //! two gateways, an IKE daemon that installs Child SAs itself, packets that go
 //! through all of it, and calls that fail on demand.
 
+mod address;
 mod bench;
 mod charon;
 mod conformance;

@@ -1,5 +1,7 @@
 //! Steering of the model.
 
+use std::{net::IpAddr, time::Duration};
+
 use protocol_spec::{
     id::{Name, SessionId},
     status::Refusal,
@@ -7,7 +9,8 @@ use protocol_spec::{
 
 use super::{
     super::ground::{Flow, Steer},
-    ground::{Ground, Shared, Steered, Way, call},
+    bench::SHARED,
+    ground::{Ground, Shared, Steered, Way, call, lock},
 };
 
 pub(crate) struct ModelSteer {
@@ -145,6 +148,11 @@ impl Steer for ModelSteer {
 
     fn released(&mut self, _: SessionId) -> Result<(), Refusal> {
         call(&self.ground, "released", |_| Ok(()))
+    }
+
+    fn take_free(&mut self, _: Duration, in_use: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
+        lock(&self.ground).may_take = in_use(SHARED);
+        Ok(())
     }
 
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {

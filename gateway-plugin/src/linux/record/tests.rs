@@ -40,6 +40,11 @@ fn paused(id: u8) -> Session {
             end: 1 << 40,
             told: false,
         }],
+        moved: true,
+        announcement: Some(Announcement {
+            message_id: 7,
+            sealed: Some(Sealed { cookie: [5; 16], datagram: vec![1; 99] }),
+        }),
         ..Session::new(
             SessionId([id; 16]),
             Generation(3),

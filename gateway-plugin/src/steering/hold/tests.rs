@@ -36,7 +36,7 @@ fn packets_wait_and_go_on_in_their_order() {
     }
     assert_eq!(holds.take(4, seen("10.0.1.9", Kind::Other), &[0; 10]), []);
     assert_eq!(holds.count(ONE), HeldCount { packets: 4, octets: 40, dropped: 0 });
-    let gone = holds.let_go(ONE, Purpose::HoldData);
+    let gone = holds.let_go(ONE, &Purpose::HOLDS_DATA);
     assert_eq!(gone, [1, 2, 3, 4].map(Verdict::Accept));
     assert_eq!(holds.take(5, esp(), &[0; 10]), [Verdict::Accept(5)], "it was on its way");
     assert_eq!(holds.count(ONE), HeldCount::default());
@@ -47,14 +47,27 @@ fn ike_and_data_are_let_go_apart() {
     let mut holds = holds(10, 1000);
     holds.take(1, esp(), &[0; 10]);
     holds.take(2, seen("192.0.2.2", Kind::Ike([1; 8])), &[0; 10]);
-    assert_eq!(holds.let_go(ONE, Purpose::HoldData), [Verdict::Accept(1)]);
-    assert_eq!(holds.let_go(ONE, Purpose::HoldIke), [Verdict::Accept(2)]);
+    assert_eq!(holds.let_go(ONE, &Purpose::HOLDS_DATA), [Verdict::Accept(1)]);
+    assert_eq!(holds.let_go(ONE, &[Purpose::HoldIke]), [Verdict::Accept(2)]);
+}
+
+#[test]
+fn inner_packets_wait_once_more_while_others_pass() {
+    let mut holds = holds(10, 1000);
+    holds.take(1, seen("192.0.2.2", Kind::Ike([1; 8])), &[0; 10]);
+    holds.let_go(ONE, &Purpose::HOLDS_DATA);
+    let inner = Prefix { address: "10.0.1.0".parse().unwrap(), bits: 24 };
+    holds.hold(ONE, &[Element::interval(Set::HoldInner4, Set::HoldInner6, inner)]);
+    assert_eq!(holds.take(2, seen("10.0.1.9", Kind::Other), &[0; 10]), []);
+    assert_eq!(holds.take(3, esp(), &[0; 10]), [Verdict::Accept(3)]);
+    assert_eq!(holds.let_go(ONE, &Purpose::HOLDS_DATA), [Verdict::Accept(2)]);
+    assert_eq!(holds.let_go(ONE, &[Purpose::HoldIke]), [Verdict::Accept(1)]);
 }
 
 #[test]
 fn packets_on_their_way_into_the_queue_go_on_while_ike_still_waits() {
     let mut holds = holds(10, 1000);
-    holds.let_go(ONE, Purpose::HoldData);
+    holds.let_go(ONE, &[Purpose::HoldEsp, Purpose::HoldInner]);
     // The session is named again, and what stands of its hold with it.
     holds.hold(ONE, &[Element::of(Set::HoldIke, [1; 8])]);
     assert_eq!(holds.take(1, esp(), &[0; 10]), [Verdict::Accept(1)]);

@@ -21,7 +21,7 @@ fn with(session: SessionId, elements: &[Element]) -> Ledger {
 #[test]
 fn a_plan_replaces_only_its_purposes() {
     let ledger = with(ONE, &[spi(1), spi(2), guard("10.0.0.1", 32)]);
-    let of_hold = |purpose| purpose == Purpose::HoldData;
+    let of_hold = |purpose| Purpose::HOLDS_DATA.contains(&purpose);
     let change = ledger.plan(ONE, of_hold, vec![spi(2), spi(3)]).unwrap();
     assert_eq!((change.remove, change.add), (vec![spi(1)], vec![spi(3)]));
 }

@@ -271,11 +271,18 @@ impl IkeDaemon for Charon {
         let open = put::activate(&ike, told.ike.remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
-        let sa = self.wait(session, SETTLED, |sa| sa.state == IkeState::Established)?;
-        if sa.state == IkeState::Established {
+        // Its true address comes after it is established: who asks in between would
+        // write the gate's down.
+        let is_up =
+            |sa: &IkeSaInfo| sa.state == IkeState::Established && sa.remote.ip() != gate.gate;
+        let sa = self.wait(session, SETTLED, is_up)?;
+        if is_up(&sa) {
             return Ok(());
         }
-        let detail = format!("charon has the IKE SA in state {:?} after its activation", sa.state);
+        let detail = format!(
+            "charon has the IKE SA in state {:?} towards {} after its activation",
+            sa.state, sa.remote
+        );
         Err(Refusal::new(Status::GatewayFault, detail))
     }
 

@@ -5,9 +5,10 @@ use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use cxtp::service::api::Mode;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::moves::no_long_gap;
+use super::moves::{GAP, Refused, no_long_gap};
 use crate::{
     lab::{
         charon::EXCHANGE,
@@ -24,10 +25,13 @@ const RATE: u32 = 1000;
 /// How long traffic goes on after a move.
 const AFTER: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A number of which no user is, for a further address.
+const OTHER_ADDRESS: usize = 257;
 /// The only user.
 const USER: &str = "eu1";
 
-/// Different addresses: the user's charon follows by MOBIKE, and comes back.
+/// Different addresses: the user's charon follows by MOBIKE, and comes back. What it
+/// does to its own packets whenever it changes an address, a change of its own shows.
 ///
 /// # Errors
 /// What could not be done.
@@ -36,15 +40,68 @@ pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
     let settings = Settings { routed: true, ..Settings::default() };
     let setup = Setup { moves: 2, daemons: Some(settings), ..Setup::default() };
     let mut world = World::build(setup)?;
+    // When it changes its address by itself, it would prefer IPv6.
+    world.net.ip(USER, "-6 address flush dev wan")?;
+    let user = &mut world.users[0];
+    user.change_settings(|text| {
+        text.replacen("charon {", "charon {\n  prefer_best_path = yes", 1)
+    })?;
+    user.kill()?;
+    user.run()?;
+    user.load()?;
     world.establish()?;
     let mut source = world.wait_for_owner(1)?;
+    let own = own_change(&mut world)?;
+    // The SAs of before were seen at the address of before.
+    world.users[0].rekey_child("net")?;
+    world.note_keys()?;
+    let before = Refused::at(USER)?;
     for _ in 0..2 {
         let target = 1 - source;
         move_with_traffic(&mut world, source, |world| follows(world, target))?;
         world.still_works(1)?;
         source = target;
     }
-    finish(world, None)
+    let refused = Refused::at(USER)?.since(before);
+    let mut report: Report = world.gather()?;
+    refused.judge(&mut report);
+    let (gap, alone) = (report.gap_ms_max, report.gap_ms_baseline.max(own.gap_ms));
+    let bound = GAP.max(2.0 * alone);
+    report.expect(gap <= bound, || format!("a gap of {gap} ms, and {bound} ms are allowed"));
+    report.more.insert("own_change".into(), json!(own));
+    report.passed = report.failures.is_empty();
+    Ok(serde_json::to_value(report)?)
+}
+
+/// What a change of address that is the user's own does.
+#[derive(Serialize)]
+struct OwnChange {
+    packets_lost: u64,
+    packets_refused: u64,
+    gap_ms: f64,
+    refused_by_user: Refused,
+}
+
+/// The user prefers another of its addresses, and its charon tells the gateway so: no
+/// session moves.
+fn own_change(world: &mut World) -> Result<OwnChange> {
+    let traffic = world.start_traffic(RATE)?;
+    world.baseline(&traffic);
+    let before = Refused::at(USER)?;
+    let [address, _] = user_outer(OTHER_ADDRESS).with_prefixes();
+    world.net.add_address(USER, Network::Outer, &address)?;
+    let source = user_outer(OTHER_ADDRESS).v4;
+    world.net.ip(USER, &format!("route replace 10.0.0.0/16 dev wan src {source}"))?;
+    let local = format!("{source}[4500]");
+    world.gateways[0].wait_for_sas(&format!("the user at {local}"), |sas| {
+        sas.iter().any(|sa| sa.remote == local).then_some(())
+    })?;
+    traffic.wait_for_packets(20, PATIENCE)?;
+    let gap_ms = traffic.take_gap();
+    let tally = traffic.stop()?;
+    let refused_by_user = Refused::at(USER)?.since(before);
+    let (packets_lost, packets_refused) = (tally.lost, tally.refused);
+    Ok(OwnChange { packets_lost, packets_refused, gap_ms, refused_by_user })
 }
 
 /// Waits until the user has its SAs with this gateway's own address.

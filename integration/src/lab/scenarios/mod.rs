@@ -10,6 +10,8 @@ pub mod guest;
 pub mod hostile;
 pub mod kernel_sas;
 pub mod kernel_tests;
+pub mod message_ids;
+pub mod mixed;
 pub mod mobike;
 pub mod mono_lan;
 pub mod moves;
@@ -221,6 +223,30 @@ pub const ALL: &[Scenario] = &[
         run: counters::loss,
     },
     Scenario {
+        name: "message-id-sync",
+        shows: "a new owner agrees with a stock user on Message IDs that it does not know",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: message_ids::scenario,
+    },
+    Scenario {
+        name: "message-id-sync-stock",
+        shows: "stock gateways have no such sessions: who requires one refuses the others",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::message_id_sync,
+    },
+    Scenario {
+        name: "mixed",
+        shows: "a user goes from the kernel to an embedded gateway, and back",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mixed::scenario,
+    },
+    Scenario {
         name: "hostile-local",
         shows: "somebody else on the HA port, a charon that stops, flushed rules: nothing leaks",
         quick: false,
@@ -275,6 +301,22 @@ pub const ALL: &[Scenario] = &[
         limit: 300,
         tests_of: &[],
         run: refusals::spi_collision,
+    },
+    Scenario {
+        name: "mono-lan-gateway",
+        shows: "a whole gateway is emptied, and the shared address follows",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mono_lan::gateway,
+    },
+    Scenario {
+        name: "ten-minutes",
+        shows: "the page for operators, whose commands run as they stand",
+        quick: false,
+        limit: 240,
+        tests_of: &[],
+        run: ten_minutes::follow,
     },
 ];
 

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::moves::Refused;
 use crate::{
     lab::{
         charon::{
@@ -298,8 +299,20 @@ pub fn follow(_: &[PathBuf]) -> Result<Value> {
     if moved != 2 {
         failures.push(format!("the two commands moved {moved} sessions: {said}"));
     }
-    if tally.lost + tally.duplicated > 0 {
-        failures.push(format!("{} packets lost, {} duplicated", tally.lost, tally.duplicated));
+    // Their charons change their SAs as they follow: what they do to their own packets
+    // meanwhile, no gateway can help.
+    if tally.lost != tally.refused || tally.duplicated > 0 {
+        failures.push(format!(
+            "{} packets lost, of which the users' own nodes refused {}, {} duplicated",
+            tally.lost, tally.refused, tally.duplicated
+        ));
+    }
+    for flow in &flows {
+        let inbound = Refused::at(&flow.node)?.inbound;
+        if inbound > 0 {
+            failures
+                .push(format!("{inbound} packets reached {} while it changed its SAs", flow.node));
+        }
     }
     let there = b.shell("swanctl --list-sas")?.matches("ESTABLISHED").count();
     let left = a.shell("swanctl --list-sas")?.matches("ESTABLISHED").count();
@@ -313,7 +326,7 @@ pub fn follow(_: &[PathBuf]) -> Result<Value> {
     Ok(json!({
         "passed": failures.is_empty(), "failures": failures, "blocks": ran, "moved": moved,
         "packets_sent": tally.sent, "packets_lost": tally.lost,
-        "packets_duplicated": tally.duplicated, "gap_ms_max": gap, "gap_ms_baseline": baseline,
+        "packets_refused": tally.refused, "packets_duplicated": tally.duplicated, "gap_ms_max": gap, "gap_ms_baseline": baseline,
     }))
 }
 
