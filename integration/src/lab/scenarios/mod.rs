@@ -319,6 +319,14 @@ pub const ALL: &[Scenario] = &[
         tests_of: &[],
         run: ten_minutes::follow,
     },
+    Scenario {
+        name: "hundred-users",
+        shows: "50 of 100 users move in one batch, back and forth ten times",
+        quick: false,
+        limit: 840,
+        tests_of: &[],
+        run: users::hundred,
+    },
 ];
 
 /// The scenario of this name.
