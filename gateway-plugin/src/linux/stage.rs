@@ -12,6 +12,7 @@ use super::{
     context,
     gateway::Inner,
     ground::Flow,
+    life::FORGOTTEN,
     session::{End, Paths, Phase, Session},
 };
 use crate::{
@@ -336,6 +337,9 @@ impl Inner {
             // Whatever passed already, nothing does from here on.
             self.unheld.insert(id);
             self.hold_again();
+            if matches!(refusal.status, Status::NoSession | Status::SessionEnded) {
+                return Err(self.lose(id));
+            }
             return Err(refusal);
         }
         self.change(id, |session| session.phase = Phase::Active);
@@ -343,6 +347,18 @@ impl Inner {
             self.speak(id, ike);
         }
         self.keep()
+    }
+
+    /// The daemon was killed after the staging: nobody can go on with the session.
+    fn lose(&mut self, id: SessionId) -> Refusal {
+        let gone = self.remove(id).and_then(|()| self.steer.ended(id));
+        if let Err(refusal) = gone {
+            tracing::error!(session = %id, %refusal, "something is left of a session that is lost");
+        }
+        self.unheld.remove(&id);
+        self.change(id, Session::leave);
+        self.keep_if_possible();
+        Refusal::new(Status::SessionEnded, FORGOTTEN)
     }
 
     /// Packets first; the IKE daemon is the slow end.
