@@ -10,14 +10,16 @@
 //! | --- | --- | --- |
 //! | [`known`](Steering::known) | inner prefixes never leave outside in clear | [`forget`](Steering::forget) |
 //! | [`hold`](Steering::hold) | inbound ESP, IKE and inner packets wait in a queue; dropped when nobody reads it | [`let_go_data`](Steering::let_go_data), [`let_go_ike`](Steering::let_go_ike), [`discard`](Steering::discard) |
+//! | [`divert_ike`](Steering::divert_ike) | IKE packets are relayed to the target unopened | as for `divert` |
 //! | [`divert`](Steering::divert) | inner packets are routed to the target, outer ones relayed to it unopened | [`restore`](Steering::restore), [`forget`](Steering::forget) |
+//! | [`block_ike`](Steering::block_ike) | own IKE is dropped as it leaves | as for `block` |
 //! | [`block`](Steering::block) | outbound ESP and own IKE are dropped as they leave | [`restore`](Steering::restore), [`forget`](Steering::forget) |
 //! | [`arrived`](Steering::arrived) | clients and inner addresses are taken here | [`released`](Steering::released), [`forget`](Steering::forget) |
 //!
-//! Life of a session, at the target: `hold`, `known`, `arrived`, `let_go_data`,
-//! `let_go_ike`; at the source: `known`, `divert`, `block`, then `restore` or
-//! `released` and, after the drain, `drained`; `forget` once it has ended for good.
-//! At the source a session that comes back is simply held again.
+//! Life of a session, at the target: `hold`, `let_go_data`, `known`, `arrived`,
+//! `let_go_ike`; at the source: `known`, `divert_ike`, `block_ike`, `divert`, `block`,
+//! then `restore` or `released` and, after the drain, `drained`; `forget` once it has
+//! ended for good. At the source a session that comes back is simply held again.
 
 mod acts;
 mod address;
@@ -29,6 +31,7 @@ mod error;
 mod hold;
 mod hook;
 mod layer2;
+mod leaving;
 mod ledger;
 mod link;
 mod message;
@@ -47,6 +50,7 @@ use std::collections::HashMap;
 
 use protocol_spec::id::SessionId;
 
+pub(crate) use self::announce::checksum;
 use self::{
     announce::Announcer, hook::Hook, ledger::Ledger, link::Links, nft::Nft, queue::Queue,
     route::Routes, set::Purpose, standby::Standby,
@@ -135,7 +139,8 @@ impl Steering {
             (Purpose::HoldEsp, traffic.hold_esp()),
             (Purpose::HoldInner, traffic.hold_inner()),
             (Purpose::HoldIke, traffic.hold_ike()),
-            (Purpose::Block, traffic.block()),
+            (Purpose::BlockData, traffic.block_data()),
+            (Purpose::BlockIke, traffic.block_ike()),
             (Purpose::Own, traffic.client(Purpose::Own)),
             (Purpose::Other, traffic.client(Purpose::Other)),
         ] {
@@ -143,7 +148,7 @@ impl Steering {
                 wanted.extend(elements);
             }
         }
-        let replaced = |purpose| purpose != Purpose::Relay;
+        let replaced = |purpose| !is_relay(purpose);
         self.set(session, replaced, wanted)?;
         if standing.iter().any(|purpose| purpose.is_hold()) {
             self.queue.hold(session, self.ledger.of(session));
@@ -258,57 +263,6 @@ impl Steering {
         removed
     }
 
-    /// Sends the session's inner packets in clear to the target over the inner
-    /// network, and its outer packets unopened to the target. Both on their own:
-    /// nothing is dropped. Done again for another target, the new one replaces
-    /// the old.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if the target is not reachable; then nothing changed.
-    pub fn divert(
-        &mut self,
-        session: SessionId,
-        traffic: &Traffic,
-        target: &Neighbour,
-    ) -> Result<(), SteeringError> {
-        self.known(session, traffic)?;
-        let reach = self.reach(traffic, target)?;
-        self.fall_silent(&traffic.inner);
-        self.set(session, |purpose| purpose == Purpose::Relay, traffic.relay(reach))?;
-        let inner = self.links.inner.index;
-        for (done, prefix) in traffic.inner.iter().enumerate() {
-            let diverted = target
-                .inner_for(prefix.address)
-                .and_then(|gateway| self.routes.divert(*prefix, gateway, inner));
-            if let Err(error) = diverted {
-                for prefix in &traffic.inner[..done] {
-                    self.routes.undivert(*prefix)?;
-                }
-                self.remove(session, |purpose| purpose == Purpose::Relay)?;
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds the way to a neighbour before it is needed, so that
-    /// [`Steering::divert`] need not wait for it.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if the neighbour does not answer on the outer side.
-    pub fn prepare(&mut self, neighbour: &Neighbour) -> Result<(), SteeringError> {
-        self.routes.reach(&neighbour.name, neighbour.outer, &self.links).map(drop)
-    }
-
-    /// Drops what would leave under the session's outbound SAs and IKE SPIs.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if its traffic was never named to this process.
-    pub fn block(&mut self, session: SessionId) -> Result<(), SteeringError> {
-        let elements = self.named(session)?.block();
-        self.set(session, |purpose| purpose == Purpose::Block, elements)
-    }
-
     /// Of each of these outbound SPIs, numbers at or above the end do not leave; only
     /// their low 32 bits are seen, so the end must be less than 2^31 ahead. What was
     /// said before of the session is replaced. Stands until the session is held
@@ -323,16 +277,6 @@ impl Steering {
         ends: &[(u32, u64)],
     ) -> Result<(), SteeringError> {
         self.set(session, |purpose| purpose == Purpose::Limit, traffic.limit(ends))
-    }
-
-    /// Takes back [`Steering::divert`] and [`Steering::block`]: the session goes on
-    /// here.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if the kernel refuses.
-    pub fn restore(&mut self, session: SessionId) -> Result<(), SteeringError> {
-        self.remove(session, |purpose| matches!(purpose, Purpose::Block | Purpose::Relay))?;
-        self.undivert(session)
     }
 
     /// The session is here: its client's packets for a shared address are taken
@@ -352,54 +296,19 @@ impl Steering {
         self.hook.session("arrived", session, &traffic)
     }
 
-    /// The session is another gateway's now: its client's packets for a shared
-    /// address are left to that. Guard, relay and diversion stand until
-    /// [`Steering::forget`].
+    /// Sends a packet that this host has taken to another gateway, as if it had been
+    /// diverted: what is protected outside, what is clear inside.
     ///
     /// # Errors
-    /// [`SteeringError`] if the kernel refuses.
-    pub fn released(&mut self, session: SessionId) -> Result<(), SteeringError> {
-        let Some(traffic) = self.traffic.get(&session).cloned() else {
-            return self.remove(session, |purpose| purpose == Purpose::Own);
-        };
-        self.elsewhere(session, &traffic)?;
-        if self.config.inner_reach == InnerReach::Proxy {
-            self.give_up_inner(&traffic.inner)?;
-        }
-        self.hook.session("released", session, &traffic)
-    }
-
-    /// Tells of a session that lives at another gateway (mode `Shared`): its
-    /// client's packets are not taken, whatever the hash says.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if the kernel refuses.
-    pub fn elsewhere(
+    /// [`SteeringError`] if the kernel has no socket for it.
+    pub fn pass_on(
         &mut self,
         session: SessionId,
-        traffic: &Traffic,
+        to: &Neighbour,
+        packet: &[u8],
     ) -> Result<(), SteeringError> {
-        let wanted = match self.config.shared_mac() {
-            Some(_) => traffic.client(Purpose::Other),
-            None => Vec::new(),
-        };
-        self.set(session, is_client, wanted)
-    }
-
-    /// The drain after [`Steering::released`] is over: outer packets are no longer
-    /// relayed. The guard stays until [`Steering::forget`], and where inner
-    /// addresses are routed here whoever owns them ([`InnerReach::Routed`]) the
-    /// diversion does too: without both, inner packets that still arrive would
-    /// leave outside in clear, for the policies are gone.
-    ///
-    /// # Errors
-    /// [`SteeringError`] if the kernel refuses.
-    pub fn drained(&mut self, session: SessionId) -> Result<(), SteeringError> {
-        self.remove(session, |purpose| matches!(purpose, Purpose::Block | Purpose::Relay))?;
-        match self.config.inner_reach {
-            InnerReach::Routed => Ok(()),
-            InnerReach::Proxy => self.undivert(session),
-        }
+        self.way_back(session, to)?.send(packet);
+        Ok(())
     }
 
     /// Removes all that stands for a session that has ended, wherever it was. What
@@ -450,8 +359,16 @@ impl Steering {
 fn of_hold(purpose: Purpose) -> bool {
     // A session that comes back is no longer relayed, nor blocked for its having
     // gone: it can send nothing before it is activated.
-    let before = matches!(purpose, Purpose::Relay | Purpose::Block | Purpose::Limit);
+    let before = is_relay(purpose) || is_block(purpose) || purpose == Purpose::Limit;
     before || purpose.is_hold() || purpose == Purpose::Guard
+}
+
+fn is_relay(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::RelayData | Purpose::RelayIke)
+}
+
+fn is_block(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::BlockData | Purpose::BlockIke)
 }
 
 fn is_client(purpose: Purpose) -> bool {

@@ -7,7 +7,7 @@ use std::{
 
 use protocol_spec::{
     context::Context,
-    id::{Generation, SessionEpoch, SessionId},
+    id::{Generation, Name, SessionEpoch, SessionId},
     profile::{Capabilities, Profile},
     status::{Refusal, Status},
     transfer::{Finals, SessionStatus},
@@ -119,6 +119,17 @@ impl Gateway {
         self.sessions.find(&id).ok_or_else(|| no_session(id))
     }
 
+    fn refuse_unreachable(&self, gateway: &Name) -> Result<(), Refusal> {
+        if self.reaches(gateway) {
+            return Ok(());
+        }
+        let detail = match self.network {
+            Some(_) => format!("`{gateway}` is not among the neighbours of this gateway"),
+            None => format!("no relay address of `{gateway}` is configured"),
+        };
+        Err(Refusal::new(Status::NoPeer, detail))
+    }
+
     fn snapshot(&self, id: SessionId) -> Result<Context, Refusal> {
         let session = self.known(id)?;
         let mut guts = lock(&session.guts);
@@ -163,14 +174,12 @@ impl Gateway {
             }
         }
         self.admit_context(&context)?;
-        if self.neighbours.find(&source).is_none() {
-            let detail = format!("no relay address of `{source}` is configured");
-            return Err(Refusal::new(Status::NoPeer, detail));
-        }
+        self.refuse_unreachable(&source)?;
         let mut body = Body::staged(context, &grants, self.clock.now())?;
         if self.config.sabotage == Some(Sabotage::NoGrant) {
             body.forget_grants();
         }
+        self.outside(|network| network.expect(id, &body.context))?;
         // Nothing can refuse any more; what was known of it makes room. What an
         // older staging held goes back: its source goes on meanwhile, and here it
         // would grow too old.
@@ -181,7 +190,7 @@ impl Gateway {
             };
             let held = self.clear(&before);
             if let Some(came_from) = came_from {
-                self.relay_held(held, &came_from);
+                self.relay_held(id, held, &came_from);
             }
         }
         let session = Session::new(id, epoch, Phase::Staged { source, batch }, body);
@@ -211,19 +220,24 @@ impl Gateway {
     fn pause(&self, order: Pause) -> Result<Finals, Refusal> {
         let id = order.session;
         let session = self.known(id)?;
-        if self.neighbours.find(&order.target).is_none() {
-            let detail = format!("no relay address of `{}` is configured", order.target);
-            return Err(Refusal::new(Status::NoPeer, detail));
-        }
+        self.refuse_unreachable(&order.target)?;
         let mut guts = lock(&session.guts);
         let now = self.clock.now();
         match &guts.phase {
             Phase::Active => {
                 if let Some(body) = &mut guts.body {
+                    // What is on its way here still waits for the lock, and goes the
+                    // same way after it.
+                    self.outside(|network| network.divert(id, &body.context, &order.target))?;
                     body.age(now);
                 }
             }
-            Phase::Paused(_) => {}
+            Phase::Paused(target) if *target == order.target => {}
+            Phase::Paused(_) => {
+                if let Some(body) = &guts.body {
+                    self.outside(|network| network.divert(id, &body.context, &order.target))?;
+                }
+            }
             Phase::Staged { .. } => return Err(unfit(id, &guts, "activate it first")),
             Phase::Released { .. } | Phase::Removed => return Err(no_session(id)),
         }
@@ -241,7 +255,7 @@ impl Gateway {
         }
         self.go_active(&session, &mut guts, order.epoch, |body| {
             body.skip_to(&order.from);
-            Ok(())
+            self.outside(|network| network.restore(id))
         })
     }
 
@@ -265,7 +279,7 @@ impl Gateway {
             if let (Some(ike), Some(local)) = (&mut body.context.ike, local) {
                 ike.local = local;
             }
-            Ok(())
+            self.outside(|network| network.arrived(id, &body.context))
         })?;
         drop(guts);
         self.greet(&session);
@@ -300,7 +314,10 @@ impl Gateway {
                 let prefixes = body.prefixes().into();
                 guts.phase = Phase::Released { target: order.target.clone(), spis, prefixes };
             }
-            (Phase::Released { .. } | Phase::Removed, _) => return Ok(()),
+            (Phase::Released { .. }, _) => {
+                return self.outside(|network| network.released(order.session));
+            }
+            (Phase::Removed, _) => return Ok(()),
             _ => return Err(unfit(order.session, &guts, "only a paused session is released")),
         }
         guts.epoch = order.epoch;
@@ -310,11 +327,12 @@ impl Gateway {
         }
         let held = std::mem::take(&mut guts.held);
         drop(guts);
+        self.outside(|network| network.released(order.session))?;
         if goes_on {
             // The old owner speaks after the new one, whatever else is on its way.
             self.greet(&session);
         }
-        self.relay_held(held, &order.target);
+        self.relay_held(order.session, held, &order.target);
         self.keep_released(session);
         Ok(())
     }
@@ -334,6 +352,9 @@ impl Gateway {
             if let Some(oldest) = oldest.filter(|_| !back) {
                 spare -= 1;
                 self.clear(&oldest);
+                if let Err(refusal) = self.outside(|network| network.forget(oldest.id)) {
+                    tracing::warn!(session = %oldest.id, %refusal, "its guard stays");
+                }
             }
         }
     }
@@ -349,8 +370,8 @@ impl Gateway {
         };
         drop(guts);
         let held = self.clear(&session);
-        self.relay_held(held, &source);
-        Ok(())
+        self.relay_held(order.session, held, &source);
+        self.outside(|network| network.forget(order.session))
     }
 
     fn extend(&self, order: Extend) -> Result<(), Refusal> {

@@ -34,6 +34,13 @@ struct GatewayArguments {
     /// Where neighbours relay packets to.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     relay: SocketAddr,
+    /// Work on this host's networks instead, with gateways of the kernel as
+    /// neighbours: a file of settings as for cxtp-linux names them. Then `--outer` is
+    /// the shared address or an own one, with port 4500; CAP_NET_ADMIN and CAP_NET_RAW
+    /// are needed.
+    #[cfg(feature = "linux")]
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
     /// Where packets from end users go; may also be set through the socket.
     #[arg(long, value_name = "ADDRESS:PORT")]
     inner_host: Option<SocketAddr>,
@@ -77,7 +84,18 @@ pub fn gateway_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run_gateway(arguments: GatewayArguments, signals: &SigSet) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let configurations = arguments.configurations;
-    let gateway = EmbeddedGateway::start(GatewayConfig {
+    // First of all: the address that is listened on may come with it.
+    #[cfg(feature = "linux")]
+    let network = match &arguments.network {
+        Some(file) => {
+            let around = crate::linux::Around::open(file)?;
+            Some(Box::new(around) as Box<dyn super::network::Network>)
+        }
+        None => None,
+    };
+    #[cfg(not(feature = "linux"))]
+    let network = None;
+    let config = GatewayConfig {
         outer: arguments.outer,
         inner: arguments.inner,
         relay: arguments.relay,
@@ -88,8 +106,8 @@ fn run_gateway(arguments: GatewayArguments, signals: &SigSet) -> Result<(), Stri
         max_sessions: arguments.max_sessions,
         sabotage: arguments.sabotage,
         ..GatewayConfig::default()
-    })
-    .map_err(text)?;
+    };
+    let gateway = EmbeddedGateway::start_on(config, network).map_err(text)?;
     let server = GatewayServer::start(gateway.clone(), &arguments.socket).map_err(text)?;
     let at = gateway.addresses().map_err(text)?;
     say(&format!("ready outer={} inner={} relay={}", at.outer, at.inner, at.relay));

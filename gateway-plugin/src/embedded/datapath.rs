@@ -13,27 +13,32 @@
 use std::{
     collections::VecDeque,
     io::ErrorKind,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::Receiver,
     },
     thread::{Builder, JoinHandle},
 };
 
 use protocol_spec::id::{Name, SessionId};
 
+mod errands;
+
+pub(crate) use errands::Errand;
+
 use super::{
     config::Sabotage,
     counters::count,
     esp::{self, HEADER, TAILROOM},
     gateway::{Gateway, LOOK_UP, Socket},
+    network::Network,
     packet::Flow,
-    session::{Dropped, Guts, Held, Phase, Session},
+    session::{Dropped, Guts, Held, Phase},
     table::lock,
-    wire::{Announced, Kind, MAX_ANNOUNCED, MAX_HOPS, RELAY, RelayHeader, announcement},
+    wire::{Kind, MAX_HOPS, RELAY, RelayHeader},
 };
 use crate::plugin::GatewayEvent;
 
@@ -41,14 +46,8 @@ use crate::plugin::GatewayEvent;
 const DATAGRAM: usize = 65_507;
 /// Where an ESP packet begins so that its payload begins where an inner packet does.
 const ESP_AT: usize = RELAY - HEADER;
-
-/// What the courier does, so that an act need not wait for it.
-pub(crate) enum Errand {
-    /// Send a dummy packet to the end user, so that it learns its new gateway.
-    Greet(Arc<Session>),
-    /// Tell the inner network where the session's addresses are.
-    Announce(Arc<Session>),
-}
+/// Where a packet comes from that has no sender but a network.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How a packet came here.
 #[derive(Clone, Copy)]
@@ -78,7 +77,13 @@ pub(crate) fn start(
         Ok::<_, std::io::Error>(())
     };
     spawn("outer", Box::new(|gateway| gateway.receive(&gateway.sockets.outer, Gateway::outer)))?;
-    spawn("inner", Box::new(|gateway| gateway.receive(&gateway.sockets.inner, Gateway::inner)))?;
+    spawn(
+        "inner",
+        Box::new(|gateway| match &gateway.network {
+            Some(network) => gateway.receive_inner(network.as_ref()),
+            None => gateway.receive(&gateway.sockets.inner, Gateway::inner),
+        }),
+    )?;
     spawn("relay", Box::new(|gateway| gateway.receive(&gateway.sockets.relay, Gateway::relayed)))?;
     spawn("courier", Box::new(move |gateway| gateway.run_errands(&errands)))
 }
@@ -96,17 +101,18 @@ impl Gateway {
         while !self.stopped() {
             match socket.udp.recv_from(&mut buffer[at..RELAY + DATAGRAM]) {
                 Ok((length, from)) => handle(self, &mut buffer, length, canonical(from)),
-                Err(error) => match error.kind() {
-                    // Nothing came; or an ICMP error about an earlier packet.
-                    ErrorKind::WouldBlock
-                    | ErrorKind::TimedOut
-                    | ErrorKind::Interrupted
-                    | ErrorKind::ConnectionRefused => {}
-                    _ => {
-                        tracing::warn!(%error, "cannot receive");
-                        std::thread::park_timeout(LOOK_UP);
-                    }
-                },
+                Err(error) => wait_after(&error),
+            }
+        }
+    }
+
+    /// The same of what is routed here on the inner network.
+    fn receive_inner(&self, network: &dyn Network) {
+        let mut buffer = vec![0; RELAY + DATAGRAM + TAILROOM];
+        while !self.stopped() {
+            match network.receive(&mut buffer[RELAY..RELAY + DATAGRAM]) {
+                Ok(length) => self.inner_packet(&mut buffer, length, NOBODY, Via::Direct),
+                Err(error) => wait_after(&error),
             }
         }
     }
@@ -158,7 +164,7 @@ impl Gateway {
         };
         let mut guts = lock(&session.guts);
         if !self.in_use(&guts) {
-            return self.divert(&mut guts, buffer, length, Kind::Outer, from, via);
+            return self.divert(session.id, &mut guts, buffer, length, Kind::Outer, from, via);
         }
         let opened = self.open(session.id, &mut guts, &mut buffer[RELAY..RELAY + length], from);
         drop(guts);
@@ -180,7 +186,7 @@ impl Gateway {
         };
         let mut guts = lock(&session.guts);
         if !self.in_use(&guts) {
-            return self.divert(&mut guts, buffer, length, Kind::Inner, from, via);
+            return self.divert(session.id, &mut guts, buffer, length, Kind::Inner, from, via);
         }
         if matches!(via, Via::Relayed { .. }) {
             // The inner network has not heard yet where the session is.
@@ -212,8 +218,10 @@ impl Gateway {
 
     /// A packet of a session that is not in use here: holds it or sends it to
     /// where the session is going.
+    #[expect(clippy::too_many_arguments, reason = "a packet, its way and its session")]
     fn divert(
         &self,
+        id: SessionId,
         guts: &mut Guts,
         buffer: &mut [u8],
         length: usize,
@@ -221,6 +229,11 @@ impl Gateway {
         from: SocketAddr,
         via: Via,
     ) {
+        if let Phase::Paused(target) | Phase::Released { target, .. } = &guts.phase
+            && self.pass_on(id, target, &buffer[RELAY..RELAY + length], kind, from)
+        {
+            return;
+        }
         let target = match &guts.phase {
             Phase::Paused(target) | Phase::Released { target, .. } => self.neighbours.find(target),
             _ => None,
@@ -291,17 +304,40 @@ impl Gateway {
     }
 
     /// Sends what waited to another gateway.
-    pub(crate) fn relay_held(&self, waiting: VecDeque<Held>, to: &Name) {
+    pub(crate) fn relay_held(&self, id: SessionId, mut waiting: VecDeque<Held>, to: &Name) {
         if waiting.is_empty() {
             return;
         }
         self.held.fetch_sub(waiting.len(), Ordering::Relaxed);
+        waiting.retain(|held| !self.pass_on(id, to, &held.packet, held.kind, held.source));
         let Some(to) = self.neighbours.find(to) else { return };
         for held in waiting {
             let mut buffer = vec![0; RELAY];
             buffer.extend(&held.packet);
             self.relay(&mut buffer, held.packet.len(), held.kind, held.hops, held.source, to);
         }
+    }
+
+    /// Sends a packet to another gateway over the host's networks; says whether they
+    /// are there.
+    fn pass_on(
+        &self,
+        id: SessionId,
+        to: &Name,
+        packet: &[u8],
+        kind: Kind,
+        from: SocketAddr,
+    ) -> bool {
+        let (Some(network), Ok(local)) = (&self.network, self.sockets.outer.udp.local_addr())
+        else {
+            return false;
+        };
+        count(match kind {
+            Kind::Outer => &self.tallies.relayed_outer,
+            Kind::Inner => &self.tallies.relayed_inner,
+        });
+        network.pass_on(id, to, packet, kind, (from, local));
+        true
     }
 
     /// Opens a packet and counts what came of it.
@@ -376,6 +412,13 @@ impl Gateway {
     }
 
     fn send_inner(&self, packet: &[u8]) {
+        if let Some(network) = &self.network {
+            if let Err(error) = network.send(packet) {
+                count(&self.tallies.send_failed);
+                tracing::debug!(%error, "cannot send");
+            }
+            return;
+        }
         if let Some(host) = *lock(&self.inner_host) {
             self.send(&self.sockets.inner, packet, host);
         }
@@ -416,70 +459,19 @@ impl Gateway {
             tracing::debug!(%error, %to, "cannot send");
         }
     }
+}
 
-    /// Has a dummy packet sent to the end user.
-    pub(crate) fn greet(&self, session: &Arc<Session>) {
-        if let Err(error) = self.errands.try_send(Errand::Greet(Arc::clone(session))) {
-            tracing::debug!(%error, "an end user is not greeted");
-        }
-    }
-
-    /// Has the inner network told where a session is.
-    pub(crate) fn announce(&self, session: &Arc<Session>) {
-        if let Err(error) = self.errands.try_send(Errand::Announce(Arc::clone(session))) {
-            tracing::debug!(%error, "a session is not announced");
-        }
-    }
-
-    fn run_errands(&self, errands: &Receiver<Errand>) {
-        let mut entries = Vec::new();
-        while !self.stopped() {
-            match errands.recv_timeout(LOOK_UP) {
-                Ok(errand) => self.run_errand(errand, &mut entries),
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            while entries.len() < MAX_ANNOUNCED {
-                let Ok(errand) = errands.try_recv() else { break };
-                self.run_errand(errand, &mut entries);
-            }
-            let host = *lock(&self.inner_host);
-            for entries in entries.chunks(MAX_ANNOUNCED) {
-                if let Some(host) = host {
-                    self.send(&self.sockets.inner, &announcement(entries), host);
-                }
-            }
-            entries.clear();
-        }
-    }
-
-    fn run_errand(&self, errand: Errand, entries: &mut Vec<Announced>) {
-        match errand {
-            Errand::Greet(session) => {
-                let mut datagram = [0; HEADER + TAILROOM];
-                let mut guts = lock(&session.guts);
-                if !self.in_use(&guts) {
-                    return;
-                }
-                let Some(body) = guts.body.as_mut() else { return };
-                let sealed = body.seal_dummy(self.clock.now(), &mut datagram);
-                drop(guts);
-                match sealed {
-                    Ok((remote, total)) => {
-                        count(&self.tallies.dummies_sent);
-                        self.send_outer(&datagram[..total], remote);
-                    }
-                    Err(dropped) => self.dropped(session.id, dropped),
-                }
-            }
-            Errand::Announce(session) => {
-                let guts = lock(&session.guts);
-                let body = guts.body.as_ref().filter(|_| guts.phase == Phase::Active);
-                let prefixes = body.map(|body| body.prefixes()).unwrap_or_default();
-                entries.extend(
-                    prefixes.into_iter().map(|prefix| Announced { epoch: guts.epoch, prefix }),
-                );
-            }
+/// Waits unless nothing is wrong.
+fn wait_after(error: &std::io::Error) {
+    match error.kind() {
+        // Nothing came; or an ICMP error about an earlier packet.
+        ErrorKind::WouldBlock
+        | ErrorKind::TimedOut
+        | ErrorKind::Interrupted
+        | ErrorKind::ConnectionRefused => {}
+        _ => {
+            tracing::warn!(%error, "cannot receive");
+            std::thread::park_timeout(LOOK_UP);
         }
     }
 }

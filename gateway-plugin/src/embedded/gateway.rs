@@ -25,6 +25,7 @@ use super::{
     config::GatewayConfig,
     counters::{Counters, Tallies},
     datapath::{self, Errand},
+    network::Network,
     session::{Body, Phase, Session},
     table::{Routes, Sharded, lock},
 };
@@ -56,6 +57,8 @@ pub(crate) struct Gateway {
     pub(crate) tallies: Tallies,
     pub(crate) held: AtomicUsize,
     pub(crate) sockets: Sockets,
+    /// The host's networks, where inner side and neighbours are no sockets of ours.
+    pub(crate) network: Option<Box<dyn Network>>,
     pub(crate) inner_host: Mutex<Option<SocketAddr>>,
     pub(crate) errands: SyncSender<Errand>,
     pub(crate) stopping: AtomicBool,
@@ -142,6 +145,14 @@ impl EmbeddedGateway {
     /// # Errors
     /// What the operating system says of the sockets and threads.
     pub fn start(config: GatewayConfig) -> std::io::Result<Self> {
+        Self::start_on(config, None)
+    }
+
+    /// The same on the host's networks.
+    pub(crate) fn start_on(
+        config: GatewayConfig,
+        network: Option<Box<dyn Network>>,
+    ) -> std::io::Result<Self> {
         let sockets = Sockets {
             outer: bind(config.outer)?,
             inner: bind(config.inner)?,
@@ -161,6 +172,7 @@ impl EmbeddedGateway {
             tallies: Tallies::default(),
             held: AtomicUsize::new(0),
             sockets,
+            network,
             inner_host: Mutex::new(config.inner_host),
             errands,
             stopping: AtomicBool::new(false),
@@ -252,6 +264,22 @@ impl EmbeddedGateway {
 }
 
 impl Gateway {
+    /// Whether packets can be sent to a gateway.
+    pub(crate) fn reaches(&self, gateway: &Name) -> bool {
+        match &self.network {
+            Some(network) => network.reaches(gateway),
+            None => self.neighbours.find(gateway).is_some(),
+        }
+    }
+
+    /// Has something done on the host's networks, if they are ours to use.
+    pub(crate) fn outside(
+        &self,
+        act: impl FnOnce(&dyn Network) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        self.network.as_deref().map_or(Ok(()), act)
+    }
+
     pub(crate) fn held_sessions(&self) -> usize {
         self.sessions.len().saturating_sub(self.gone.load(Ordering::Relaxed))
     }
@@ -311,6 +339,7 @@ impl Gateway {
         context.session = SessionId(random::octets().ok_or_else(no_random)?);
         self.admit_context(&context)?;
         let id = context.session;
+        self.outside(|network| network.arrived(id, &context))?;
         let body = Body::new(context, self.clock.now());
         let session = Session::new(id, SessionEpoch(0), Phase::Active, body);
         self.install(&session);
@@ -408,12 +437,24 @@ impl Gateway {
             self.uninstall(&session, &spis, &body.prefixes());
         }
         self.emit(GatewayEvent::Down { session: id });
-        Ok(())
+        self.outside(|network| network.forget(id))
     }
 }
 
 pub(crate) fn no_session(id: SessionId) -> Refusal {
     Refusal::new(Status::NoSession, format!("no session {id} here"))
+}
+
+/// Gives a socket buffers of so many octets, or as much as is allowed: less works as
+/// well.
+pub(crate) fn make_room(socket: &socket2::Socket, octets: usize) {
+    use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+    // Above the bound for everybody, if we may.
+    let received =
+        setsockopt(socket, RcvBufForce, &octets).or_else(|_| socket.set_recv_buffer_size(octets));
+    if let Err(error) = received.and_then(|()| socket.set_send_buffer_size(octets)) {
+        tracing::debug!(%error, "the socket keeps its buffer");
+    }
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<Socket> {
@@ -426,12 +467,7 @@ fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // As much as is allowed; a smaller buffer works as well.
-    for set in [socket2::Socket::set_recv_buffer_size, socket2::Socket::set_send_buffer_size] {
-        if let Err(error) = set(&socket, SOCKET_BUFFER) {
-            tracing::debug!(%error, "the socket keeps its buffer");
-        }
-    }
+    make_room(&socket, SOCKET_BUFFER);
     socket.set_read_timeout(Some(LOOK_UP))?;
     socket.bind(&address.into()).map_err(told)?;
     Ok(Socket { udp: socket.into(), v6: address.is_ipv6() })

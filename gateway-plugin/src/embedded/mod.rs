@@ -25,6 +25,10 @@
 //! | unknown | counted, [`UnknownSpi`](crate::GatewayEvent::UnknownSpi) | counted |
 //! | unknown, from a neighbour | back to it, at most eight times | back to it |
 //!
+//! With `--network` the inner side, the way to neighbours and what leads end users here
+//! are the host's own (`network`), so that sessions move to and from gateways of the
+//! kernel; end users then send ESP in UDP to port 4500 as to any other.
+//!
 //! The network between relays is part of the inner network: it carries inner
 //! packets in clear, and only datagrams from a neighbour's own address are taken.
 
@@ -37,7 +41,8 @@ mod counters;
 mod datapath;
 pub mod esp;
 mod gateway;
-mod packet;
+mod network;
+pub(crate) mod packet;
 mod remote;
 mod session;
 mod table;
@@ -50,8 +55,14 @@ pub use admin::GatewayAdmin;
 pub use command::gateway_main;
 pub use config::{GatewayConfig, Sabotage};
 pub use counters::Counters;
+#[cfg(feature = "linux")]
+pub(crate) use gateway::make_room;
 pub use gateway::{Addresses, EmbeddedGateway};
+#[cfg(feature = "linux")]
+pub(crate) use network::Network;
 pub use user::{
     Counts, FleetConfig, FleetReport, Gap, SessionReport, SessionShape, UserFleet, Wire,
     WireObserver, user_main,
 };
+#[cfg(feature = "linux")]
+pub(crate) use wire::Kind as RelayKind;

@@ -12,6 +12,7 @@ pub struct Association {
     spi_initiator: u64,
     spi_responder: u64,
     initiator: bool,
+    message_id_sync: bool,
     crypt: Crypt,
 }
 
@@ -32,6 +33,7 @@ impl Association {
             spi_initiator: ike.spi_initiator,
             spi_responder: ike.spi_responder,
             initiator: ike.initiator,
+            message_id_sync: ike.extensions.message_id_sync,
             crypt: Crypt::new(ike)?,
         })
     }
@@ -44,6 +46,11 @@ impl Association {
     /// Whether we are the original initiator.
     pub fn is_initiator(&self) -> bool {
         self.initiator
+    }
+
+    /// Whether both ends announced that they agree on Message IDs (RFC 6311).
+    pub fn has_message_id_sync(&self) -> bool {
+        self.message_id_sync
     }
 
     /// An INFORMATIONAL message of ours.

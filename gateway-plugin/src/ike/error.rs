@@ -57,6 +57,12 @@ pub enum IkeError {
     /// A payload or message that would not fit its length field.
     #[error("the message would be too long")]
     TooLong,
+    /// RFC 6311 is not in force.
+    #[error(
+        "Message IDs cannot be agreed on: not both ends announced RFC 6311 (no strongSwan does as \
+         a gateway)"
+    )]
+    NoMessageIdSync,
     /// The operating system gives no random octets.
     #[error("the operating system gives no random octets")]
     NoRandomness,

@@ -198,6 +198,7 @@ impl Request {
     /// with such a peer use one draw.
     ///
     /// # Errors
+    /// [`IkeError::NoMessageIdSync`] if it was not announced by both,
     /// [`IkeError::TooLong`] if there is no draw or M1 would pass 32 bits.
     pub fn message_id_sync(
         association: &Association,
@@ -206,6 +207,9 @@ impl Request {
         pace: Pace,
         now: Duration,
     ) -> Result<Self, IkeError> {
+        if !association.has_message_id_sync() {
+            return Err(IkeError::NoMessageIdSync);
+        }
         let (mut offers, mut datagrams) = (Vec::new(), Vec::new());
         let mut expected_send = Some(offer.next_send);
         for draw in draws {

@@ -3,8 +3,10 @@
 //! context. It announces what a stock daemon as responder does not: Message ID
 //! synchronisation (RFC 6311). No daemon: it never rekeys, and it has one identity.
 //!
-//! Without sockets; only the key exchange draws its own randomness.
+//! Without sockets, which [`take_in`] has; only the key exchange draws its own
+//! randomness.
 
+mod door;
 mod proposal;
 
 use std::net::Ipv4Addr;
@@ -19,6 +21,7 @@ use protocol_spec::{
 };
 use ring::{agreement, rand::SystemRandom};
 
+pub use self::door::take_in;
 use self::proposal::{Proposal, Transform};
 use super::{
     IkeError,

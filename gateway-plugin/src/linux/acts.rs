@@ -6,17 +6,18 @@
 //! it allows, so that a process that is killed in between finds a session as
 //! somebody who repeats the act expects it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol_spec::{
     context::Context,
-    id::SessionId,
+    id::{Name, SessionId},
     status::{Refusal, Status},
     transfer::{ChildFinals, Finals},
 };
 
 use super::{
     context,
+    daemon::Described,
     gateway::Inner,
     pair::Pair,
     session::{Paths, Phase, Session, no_session},
@@ -83,6 +84,9 @@ impl Inner {
     /// A session's SAs and packets as they are now; the tables are read again only
     /// where they do not fit it any more.
     fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<Paths, Refusal> {
+        if let Some(paths) = self.unchanged(id)? {
+            return Ok(paths);
+        }
         if let Some(tables) = seen
             && let Ok(paths) = self.look_in(id, tables)
         {
@@ -90,6 +94,23 @@ impl Inner {
         }
         let tables = self.whole_tables()?;
         self.look_in(id, seen.insert(tables))
+    }
+
+    /// The same as it was steered, if the daemon, which tells changes by itself, says
+    /// that it is still so.
+    fn unchanged(&mut self, id: SessionId) -> Result<Option<Paths>, Refusal> {
+        let session = self.known(id)?;
+        let (generation, paths) = (session.generation, session.paths.clone());
+        let Some(paths) = paths.filter(|_| self.daemon.installs_children()) else {
+            return Ok(None);
+        };
+        let Described { known, ike, children } = self.daemon.describe(id)?;
+        let there = ike.map(|ike| (ike.local, ike.remote));
+        let told: BTreeSet<_> = children.iter().map(|c| (c.inbound, c.outbound)).collect();
+        let same = known.generation == generation
+            && there == Some((paths.flow.local, paths.flow.remote))
+            && told == paths.flow.children.iter().copied().collect();
+        Ok(same.then_some(paths))
     }
 
     pub(super) fn look_in(
@@ -117,8 +138,8 @@ impl Inner {
         let id = order.session;
         let session = self.known(id)?;
         match &session.phase {
-            Phase::Active | Phase::Unsettled => {}
-            Phase::Paused { finals, target } => {
+            Phase::Active | Phase::Unsettled | Phase::Paused { finals: None, .. } => {}
+            Phase::Paused { finals: Some(finals), target } => {
                 let finals = finals.clone();
                 if *target == order.target {
                     return Ok(finals);
@@ -138,30 +159,35 @@ impl Inner {
         }
         let paths = self.look(id, seen)?;
         self.daemon.wait_quiet(id, QUIET)?;
-        self.change(id, |session| session.phase = Phase::Unsettled);
-        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths)).and_then(|finals| {
-            let phase = Phase::Paused { target: order.target, finals: finals.clone() };
-            self.change(id, |session| {
-                session.phase = phase;
-                session.paths = Some(paths);
-            });
-            self.keep().map(|()| finals)
-        });
-        if stopped.is_err() {
-            self.change(id, |session| session.phase = Phase::Unsettled);
-            if let Err(worse) = self.settle(id) {
-                tracing::error!(session = %id, refusal = %worse, "a pause that failed still stands");
+        // Written down before, so that nothing waits for the disk while packets wait. Who
+        // finds it after our end leaves it stopped until it is told to go on.
+        self.stand(id, &order.target, None, paths.clone());
+        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths));
+        match &stopped {
+            Ok(finals) => self.stand(id, &order.target, Some(finals.clone()), paths),
+            Err(_) => {
+                self.change(id, |session| session.phase = Phase::Unsettled);
+                if let Err(worse) = self.settle(id) {
+                    tracing::error!(session = %id, refusal = %worse, "a pause that failed stands");
+                }
             }
         }
         stopped
+    }
+
+    fn stand(&mut self, id: SessionId, target: &Name, finals: Option<Finals>, paths: Paths) {
+        let phase = Phase::Paused { target: target.clone(), finals };
+        self.change(id, |session| {
+            session.phase = phase;
+            session.paths = Some(paths);
+        });
     }
 
     /// A paused session goes to another target than was said.
     fn point(&mut self, id: SessionId, order: Pause, finals: Finals) -> Result<Finals, Refusal> {
         let paths = self.paths(id)?;
         self.steer.divert(id, &paths.flow, &order.target)?;
-        let phase = Phase::Paused { target: order.target, finals: finals.clone() };
-        self.change(id, |session| session.phase = phase);
+        self.stand(id, &order.target, Some(finals.clone()), paths);
         self.keep()?;
         Ok(finals)
     }
@@ -174,12 +200,11 @@ impl Inner {
     ) -> Result<Finals, Refusal> {
         let before = self.daemon.spis(id)?;
         let answered = self.has_answered(id)?;
-        // No request comes any more from here on, so that the answer to the last one
-        // can leave before nothing does.
-        self.steer.divert(id, flow, &order.target)?;
+        // IKE first, while packets still pass. No request comes any more from here on,
+        // so that the answer to the last one can leave before nothing does.
+        self.steer.divert_ike(id, flow, &order.target)?;
         self.daemon.wait_quiet(id, QUIET)?;
-        self.stand_still(pairs)?;
-        self.steer.block(id, flow)?;
+        self.steer.block_ike(id, flow)?;
         // An exchange of the daemon's own may have begun before the guard.
         self.daemon.wait_quiet(id, Duration::ZERO)?;
         if answered && !self.has_answered(id)? {
@@ -192,7 +217,13 @@ impl Inner {
         }
         let generation = self.known(id)?.generation;
         let ike = self.daemon.finals(id)?;
+        tracing::debug!(session = %id, "no IKE any more");
+        self.steer.divert(id, flow, &order.target)?;
+        tracing::debug!(session = %id, "diverted");
+        self.stand_still(pairs)?;
+        self.steer.block(id, flow)?;
         let children = self.last_counters(pairs)?;
+        tracing::debug!(session = %id, "counted");
         Ok(Finals { generation, ike, children })
     }
 

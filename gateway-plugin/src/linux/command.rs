@@ -24,7 +24,7 @@ use super::{
 use crate::{
     holder::{GatewayServer, program, random},
     ike::tap::Tap,
-    steering::{Mode, Neighbour, Steering},
+    steering::{Mode, Steering},
     strongswan::{Charon, CharonSettings},
     xfrm::{Follower, Group, Kernel, Transforms},
 };
@@ -101,16 +101,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let capabilities = capabilities(&mut kernel, &config)?;
     let bypass = Box::new(Kernel::open().map_err(text)?);
     let shared = config.steering.shared.clone();
-    let neighbours = config.neighbours.iter().map(|(name, at)| {
-        let neighbour = Neighbour {
-            name: name.clone(),
-            inner: at.inner,
-            inner_also: at.inner_also,
-            outer: at.outer,
-        };
-        (name.clone(), neighbour)
-    });
-    let neighbours = neighbours.collect();
+    let neighbours = config.neighbours();
     let moving = match config.steering.mode {
         Mode::Address => shared.clone(),
         Mode::None | Mode::Shared(_) => Vec::new(),
@@ -119,6 +110,7 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     let place = Place {
         shared,
         own: config.own,
+        require: config.require,
         max_sessions: config.max_sessions,
         drain: config.drain,
         life: life()?,

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use protocol_spec::{context::Prefix, id::Name};
+use protocol_spec::{
+    context::Prefix,
+    id::Name,
+    profile::{Feature, FeatureSet},
+};
 use serde::Deserialize;
 
 use crate::steering;
@@ -26,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) own: Vec<IpAddr>,
     /// Gateways that sessions move to and come from.
     pub(crate) neighbours: BTreeMap<Name, Neighbour>,
+    /// What a session must have to be taken, beside what it needs itself.
+    pub(crate) require: FeatureSet,
     /// Most sessions at a time.
     pub(crate) max_sessions: u64,
     /// How long stragglers of a moved session are relayed.
@@ -70,6 +76,8 @@ struct Raw {
     socket: PathBuf,
     #[serde(default = "strongswan")]
     daemon: String,
+    #[serde(default)]
+    require: Vec<String>,
     #[serde(default = "a_million")]
     max_sessions: u64,
     #[serde(default = "ten")]
@@ -184,6 +192,18 @@ fn name(key: &str, value: &str) -> Result<Name, String> {
     value.parse().map_err(|_| wrong(key, value, "write the NAME of a certificate, such as gw-a"))
 }
 
+/// A feature by the word for it in code, in lower case: `message-id-sync`.
+fn feature(word: &str) -> Result<Feature, String> {
+    let dashed = |feature: &Feature| {
+        let name = format!("{feature:?}");
+        let dash = |c: char| if c.is_ascii_uppercase() { "-" } else { "" };
+        let words = name.chars().map(|c| format!("{}{}", dash(c), c.to_ascii_lowercase()));
+        words.collect::<String>().trim_start_matches('-') == word
+    };
+    let cure = "write the name of a feature, such as `message-id-sync` or `mobike`";
+    Feature::ALL.iter().copied().find(dashed).ok_or_else(|| wrong("require", word, cure))
+}
+
 fn prefix(key: &str, value: &str) -> Result<Prefix, String> {
     let parsed = value.split_once('/').and_then(|(address, bits)| {
         let address: IpAddr = address.parse().ok()?;
@@ -209,6 +229,15 @@ impl Config {
         let text = fs::read_to_string(path)
             .map_err(|error| told(format!("{error}; name the file with --config FILE")))?;
         Self::from_toml(&text).map_err(told)
+    }
+
+    /// The neighbours as steering knows them.
+    pub(crate) fn neighbours(&self) -> BTreeMap<Name, steering::Neighbour> {
+        let neighbour = |(name, at): (&Name, &Neighbour)| {
+            let Neighbour { inner, inner_also, outer } = *at;
+            (name.clone(), steering::Neighbour { name: name.clone(), inner, inner_also, outer })
+        };
+        self.neighbours.iter().map(neighbour).collect()
     }
 
     /// Reads the text of a file.
@@ -249,6 +278,7 @@ impl Config {
             steering,
             own: raw.network.own,
             neighbours,
+            require: raw.require.iter().map(|word| feature(word)).collect::<Result<_, _>>()?,
             max_sessions: raw.max_sessions,
             drain: Duration::from_secs(raw.drain_seconds),
         })
@@ -299,3 +329,6 @@ impl RawNetwork {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

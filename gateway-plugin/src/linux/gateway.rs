@@ -45,6 +45,8 @@ pub(crate) struct Place {
     pub(crate) shared: Vec<IpAddr>,
     /// Outer addresses of its own, at most one of each family.
     pub(crate) own: Vec<IpAddr>,
+    /// What a session must have to be taken.
+    pub(crate) require: FeatureSet,
     /// Most sessions at a time.
     pub(crate) max_sessions: u64,
     /// How long stragglers of a released session are relayed.
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     pub(super) record: Record,
     /// Whose entry in the record is not what it should be.
     pub(super) unkept: BTreeSet<SessionId>,
+    /// Sessions that an earlier process left half-way, and that are so still.
+    pub(super) unmended: BTreeSet<SessionId>,
     /// Staged sessions whose packets may pass after an activation that failed.
     pub(super) unheld: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
@@ -139,6 +143,7 @@ impl LinuxGateway {
             sessions: BTreeMap::new(),
             record,
             unkept: BTreeSet::new(),
+            unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             untold: BTreeMap::new(),
@@ -235,9 +240,9 @@ impl LinuxGateway {
         let mut inner = lock(&self.inner);
         let begun = inner.clock.now();
         let sessions = orders.len();
+        tracing::debug!(order = std::any::type_name::<O>(), sessions, "begun");
         let answer = |order| (session(&order), act(&mut inner, order));
         let answers = orders.into_iter().map(answer).collect();
-        inner.keep_if_possible();
         let took = inner.clock.now() - begun;
         tracing::debug!(order = std::any::type_name::<O>(), sessions, ?took, "done");
         Ok(answers)
@@ -268,11 +273,15 @@ impl GatewayPlugin for LinuxGateway {
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
         let mut inner = lock(&self.inner);
-        Ok(profiles.iter().map(|profile| (profile.session, inner.admit(profile))).collect())
+        let mut seen = None;
+        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile, &mut seen));
+        Ok(profiles.iter().map(&mut admit).collect())
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        self.each(orders, |order| order.context.session, Inner::stage)
+        let mut seen = None;
+        let stage = |inner: &mut Inner, order| inner.stage(order, &mut seen);
+        self.each(orders, |order: &Stage| order.context.session, stage)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {

@@ -83,7 +83,12 @@ pub(crate) trait Steer: Send {
     }
     /// Target: nothing waits any more, and what waited goes back to the source.
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal>;
-    /// Source: its packets go to another gateway, inner ones in clear on the inner
+    /// Source: its IKE packets go to another gateway, unopened.
+    fn divert_ike(&mut self, session: SessionId, flow: &Flow, target: &Name)
+    -> Result<(), Refusal>;
+    /// Source: nothing leaves under its IKE SA.
+    fn block_ike(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
+    /// Source: all its packets go to another gateway, inner ones in clear on the inner
     /// network, outer ones unopened.
     fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal>;
     /// Source: nothing leaves under its SAs and its IKE SA.

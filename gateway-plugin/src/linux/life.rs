@@ -36,28 +36,45 @@ const SLOWEST_LOOK: Duration = Duration::from_secs(10);
 /// Why a session is lost that did not end.
 pub(super) const FORGOTTEN: &str = "the IKE daemon was started anew and no longer knows it: its \
                                     end user connects again once it notices";
+/// Events that are heard before anything is done about them.
+const AT_ONCE: usize = 256;
+/// How much longer the tables are left alone than it took to read them.
+const REST: u32 = 4;
 /// How often a session that is not whole is looked at again.
 pub(super) const MOST_TRIES: u8 = 100;
 
 /// Takes what the daemon tells until the gateway ends, and tends the sessions.
 pub(super) fn follow(inner: &Mutex<Inner>, events: &Receiver<DaemonEvent>, stopping: &AtomicBool) {
     let mut tended = Duration::ZERO;
+    let mut rested = Duration::ZERO;
+    let mut missed = false;
     while !stopping.load(Ordering::Acquire) {
         let event = events.recv_timeout(LOOK_UP);
         if event == Err(RecvTimeoutError::Disconnected) {
             std::thread::park_timeout(LOOK_UP);
         }
         let mut inner = lock(inner);
-        if let Ok(event) = event {
-            inner.heard(event);
+        for event in event.into_iter().chain(events.try_iter().take(AT_ONCE)) {
+            match event {
+                DaemonEvent::Gap => missed = true,
+                event => inner.heard(event),
+            }
+        }
+        // To read all tables takes time that the acts need, too.
+        let begun = inner.clock.now();
+        if begun >= rested && (missed || !inner.unsteered.is_empty()) {
+            if std::mem::take(&mut missed) {
+                inner.heard(DaemonEvent::Gap);
+            }
             inner.welcome();
+            let now = inner.clock.now();
+            rested = now + (now - begun) * REST;
         }
         let now = inner.clock.now();
         // A daemon that tells without end must not keep us from it.
         if now.saturating_sub(tended) >= LOOK_UP {
             tended = now;
             inner.tend(now);
-            inner.welcome();
         }
     }
 }
@@ -83,14 +100,20 @@ impl Inner {
         if let Err(fault) = self.learn() {
             tracing::warn!(%fault, "the sessions are not known yet");
         }
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        for id in ids {
-            if let Err(refusal) = self.mend(id) {
-                tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
-            }
-        }
+        self.unmended = self.sessions.keys().copied().collect();
+        self.mend_all();
+        self.hold_again();
         self.welcome();
         self.keep_if_possible();
+    }
+
+    fn mend_all(&mut self) {
+        for id in std::mem::take(&mut self.unmended) {
+            if let Err(refusal) = self.mend(id) {
+                tracing::warn!(session = %id, %refusal, "it is not as an earlier process left it");
+                self.unmended.insert(id);
+            }
+        }
     }
 
     /// Makes the kernel what the record says of a session, where an earlier process
@@ -98,11 +121,20 @@ impl Inner {
     fn mend(&mut self, id: SessionId) -> Result<(), Refusal> {
         match self.sessions.get(&id).map(|session| &session.phase) {
             Some(Phase::Staging { .. }) => self.clear(id),
-            Some(Phase::Staged { opened: true, .. }) => {
-                let paths = self.paths(id)?;
-                self.steer.hold(id, &paths.flow)
+            // It may have been about to let packets pass.
+            Some(Phase::Staged { .. }) => {
+                self.unheld.insert(id);
+                Ok(())
             }
             Some(Phase::Unsettled) => self.settle(id),
+            // Nobody can say whether the pause was answered: if it was, somebody relies
+            // on it.
+            Some(Phase::Paused { target, finals: None }) => {
+                let target = target.clone();
+                let paths = self.paths(id)?;
+                self.steer.divert(id, &paths.flow, &target)?;
+                self.steer.block(id, &paths.flow)
+            }
             Some(Phase::Active) if self.is_untold(id) => {
                 self.untold.insert(id, 0);
                 self.steer.let_go_inner(id)
@@ -204,6 +236,7 @@ impl Inner {
                     session.generation = generation;
                     session.ends.retain(|end| spis.inbound.contains(&end.sa.inbound_spi));
                     session.spis = spis;
+                    session.paths = None;
                 });
                 self.tell(&GatewayEvent::Changed { session: id, generation });
                 self.unsteered.insert(id, 0);
@@ -298,6 +331,7 @@ impl Inner {
             tracing::warn!(%refusal, "a shared address is not taken");
         }
         self.maintain(now);
+        self.mend_all();
         self.hold_again();
         self.announce();
         self.let_go_in_time(now);
@@ -329,7 +363,7 @@ impl Inner {
         }
     }
 
-    /// Holds staged sessions whose activation failed half-way.
+    /// Holds staged sessions whose activation ended half-way.
     pub(super) fn hold_again(&mut self) {
         for id in std::mem::take(&mut self.unheld) {
             let Some(session) = self.sessions.get(&id) else { continue };

@@ -25,6 +25,8 @@
 //! waits is dropped then.
 
 mod acts;
+#[cfg(feature = "embedded")]
+mod around;
 mod command;
 mod config;
 mod context;
@@ -44,6 +46,8 @@ mod stage;
 mod steer;
 mod voice;
 
+#[cfg(feature = "embedded")]
+pub(crate) use around::Around;
 pub use command::linux_main;
 pub use daemon::{
     DaemonEvent, Described, DescribedChild, IkeDaemon, Known, LastResponses, Remembered, Spis,

@@ -118,6 +118,38 @@ fn empty(size: u32) -> ReplayWindow {
     ReplayWindow { size, highest: 0, bitmap: vec![0; size.div_ceil(32) as usize] }
 }
 
+/// What an SA shall have that may have been used since it was staged: nothing that it
+/// sent or received is forgotten.
+pub(crate) fn at_least(wanted: Counters, now: &Counters) -> Counters {
+    Counters {
+        sequence: wanted.sequence.max(now.sequence),
+        window: united(&wanted.window, &now.window),
+        octets: wanted.octets.max(now.octets),
+        packets: wanted.packets.max(now.packets),
+        age: wanted.age.max(now.age),
+        since_first_use: wanted.since_first_use.max(now.since_first_use),
+    }
+}
+
+/// What either of two windows of one size has received.
+fn united(one: &ReplayWindow, other: &ReplayWindow) -> ReplayWindow {
+    let (newer, older) = if one.highest >= other.highest { (one, other) } else { (other, one) };
+    let mut both = newer.clone();
+    let gap = newer.highest - older.highest;
+    for back in 0..u64::from(older.size) {
+        let seen =
+            older.bitmap.get((back / 32) as usize).is_some_and(|word| word >> (back % 32) & 1 == 1);
+        let at = back.saturating_add(gap);
+        if seen
+            && at < u64::from(both.size)
+            && let Some(word) = both.bitmap.get_mut((at / 32) as usize)
+        {
+            *word |= 1 << (at % 32);
+        }
+    }
+    both
+}
+
 /// A window as another gateway has it. What lies left of a narrower window is too
 /// old there; what the narrower one never knew counts as received in a wider one.
 pub(crate) fn resized(window: &ReplayWindow, size: u32) -> ReplayWindow {
@@ -149,6 +181,26 @@ mod tests {
         let mut window = ReplayWindow { highest, ..empty(size) };
         seen.iter().for_each(|back| window.bitmap[(back / 32) as usize] |= 1 << (back % 32));
         window
+    }
+
+    #[test]
+    fn what_an_sa_used_since_it_was_staged_is_not_forgotten() {
+        let counters = |sequence, window, octets| Counters {
+            sequence,
+            window,
+            octets,
+            packets: octets / 100,
+            age: std::time::Duration::ZERO,
+            since_first_use: None,
+        };
+        let finals = counters(0, window(64, 1000, &[0, 1, 10, 40]), 5000);
+        // Nothing came since: what the source said.
+        let staged = counters(0, window(64, 990, &[0, 30]), 4000);
+        assert_eq!(at_least(finals.clone(), &staged), finals);
+        // Numbers 1005 and 999 came, and that of 962, which the source did not know.
+        let used = counters(7, window(64, 1005, &[0, 5, 6, 43]), 6000);
+        let whole = counters(7, window(64, 1005, &[0, 5, 6, 15, 43, 45]), 6000);
+        assert_eq!(at_least(finals, &used), whole);
     }
 
     #[test]

@@ -140,9 +140,9 @@ struct RowAnnouncement {
 enum Stand {
     Active,
     Unsettled,
-    Paused { target: Name, finals: Finals },
+    Paused { target: Name, finals: Option<Finals> },
     Staging { source: Name, batch: BatchId },
-    Staged { source: Name, batch: BatchId, grants: Vec<GrantedRange>, opened: bool },
+    Staged { source: Name, batch: BatchId, grants: Vec<GrantedRange> },
     Released,
 }
 
@@ -176,9 +176,7 @@ impl Row {
             Phase::Unsettled => Stand::Unsettled,
             Phase::Paused { target, finals } => Stand::Paused { target, finals },
             Phase::Staging { source, batch } => Stand::Staging { source, batch },
-            Phase::Staged { source, batch, grants, opened } => {
-                Stand::Staged { source, batch, grants, opened }
-            }
+            Phase::Staged { source, batch, grants } => Stand::Staged { source, batch, grants },
             Phase::Released { .. } => Stand::Released,
         };
         Self {
@@ -206,9 +204,7 @@ impl Row {
             Stand::Unsettled => Phase::Unsettled,
             Stand::Paused { target, finals } => Phase::Paused { target, finals },
             Stand::Staging { source, batch } => Phase::Staging { source, batch },
-            Stand::Staged { source, batch, grants, opened } => {
-                Phase::Staged { source, batch, grants, opened }
-            }
+            Stand::Staged { source, batch, grants } => Phase::Staged { source, batch, grants },
             Stand::Released => Phase::Released { until: Duration::ZERO },
         };
         let ends = self.ends.into_iter().map(|(sa, end)| End { sa, end, told: false });

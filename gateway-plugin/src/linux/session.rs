@@ -20,8 +20,9 @@ pub(crate) enum Phase {
     Unsettled,
     Paused {
         target: Name,
-        /// What the pause read; the same for ever after.
-        finals: Finals,
+        /// What the pause read, once it has: the same for ever after, for nothing
+        /// moves any more.
+        finals: Option<Finals>,
     },
     /// Being installed or removed: parts of it may be there, all of it is held.
     Staging {
@@ -32,8 +33,6 @@ pub(crate) enum Phase {
         source: Name,
         batch: BatchId,
         grants: Vec<GrantedRange>,
-        /// Packets may have used its numbers: they are never set again.
-        opened: bool,
     },
     /// Gone to another gateway, which still gets what arrives here until then; or one
     /// that came from another gateway and has ended.

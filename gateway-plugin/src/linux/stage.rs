@@ -3,16 +3,18 @@
 use protocol_spec::{
     context::{Context, SideEffects},
     id::{Generation, SessionId},
-    profile::Profile,
+    profile::{Feature, FeatureSet, Profile},
     status::{Refusal, Status},
-    transfer::GrantedRange,
+    transfer::{Finals, GrantedRange},
 };
 
 use super::{
+    acts::Whole,
     context,
     gateway::Inner,
     ground::Flow,
     life::FORGOTTEN,
+    pair::{Pair, at_least},
     session::{End, Paths, Phase, Session},
 };
 use crate::{
@@ -23,13 +25,32 @@ use crate::{
 /// How far ahead the end of numbers may be that the outer interface enforces.
 const FAR: u64 = 1 << 31;
 
+/// Why a session without these is not taken.
+fn required(lacking: FeatureSet) -> String {
+    let mut detail = format!("this gateway takes only sessions with: {lacking} (its `require`)");
+    if lacking.contains(Feature::MessageIdSync) {
+        detail += "; RFC 6311 is in force where both ends announce it, and a strongSwan gateway \
+                   never does";
+    }
+    detail
+}
+
 impl Inner {
-    pub(super) fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
+    /// `seen` are the kernel's tables as an order of the same batch saw them.
+    pub(super) fn admit(
+        &mut self,
+        profile: &Profile,
+        seen: &mut Option<Whole>,
+    ) -> Result<(), Refusal> {
         let no = |status, detail| Err(Refusal::new(status, detail));
         let capabilities = self.capabilities()?;
         let missing = profile.features.without(capabilities.features);
         if !missing.is_empty() {
             return no(Status::NoFeature, format!("this gateway cannot carry: {missing}"));
+        }
+        let lacking = self.place.require.without(profile.features);
+        if !lacking.is_empty() {
+            return no(Status::NoFeature, required(lacking));
         }
         for child in &profile.children {
             let (t, sa) = (&child.transforms, child.usage.sa);
@@ -50,10 +71,6 @@ impl Inner {
                 return no(Status::NoFeature, detail);
             }
         }
-        if profile.side_effects != SideEffects::default() {
-            let detail = "its hooks or accounting would end: stop them at the source first";
-            return no(Status::SideEffects, detail.to_owned());
-        }
         let held = |session: &&Session| session.status().is_some();
         let others =
             self.sessions.values().filter(held).filter(|other| other.id != profile.session);
@@ -65,14 +82,23 @@ impl Inner {
         self.admit_steering(profile)?;
         // Of one that is here the SPIs and addresses are its own.
         if self.sessions.get(&profile.session).filter(held).is_none() {
-            self.admit_spis(profile)?;
+            self.admit_spis(profile, seen)?;
         }
-        self.daemon.admit(profile)
+        self.daemon.admit(profile)?;
+        // The daemon knows better words for its own.
+        if profile.side_effects != SideEffects::default() {
+            let detail = "its hooks or accounting would end: stop them at the source first";
+            return no(Status::SideEffects, detail.to_owned());
+        }
+        Ok(())
     }
 
     /// Inbound SPIs and inner addresses must be free here.
-    fn admit_spis(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let sas = self.tables.sas()?;
+    fn admit_spis(&mut self, profile: &Profile, seen: &mut Option<Whole>) -> Result<(), Refusal> {
+        let (sas, policies) = match seen {
+            Some(tables) => tables,
+            None => seen.insert((self.tables.sas()?, self.tables.policies()?)),
+        };
         for child in &profile.children {
             let sa = child.usage.sa;
             let taken = sas.iter().find(|known| {
@@ -88,7 +114,6 @@ impl Inner {
                 return Err(Refusal::new(Status::SpiCollision, detail));
             }
         }
-        let policies = self.tables.policies()?;
         for selector in profile.children.iter().flat_map(|child| &child.destinations) {
             if policies.iter().any(|policy| context::leads_to(policy, selector)) {
                 let prefix = selector.prefix;
@@ -102,7 +127,12 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn stage(&mut self, order: Stage) -> Result<Generation, Refusal> {
+    /// `seen` as in [`Inner::admit`].
+    pub(super) fn stage(
+        &mut self,
+        order: Stage,
+        seen: &mut Option<Whole>,
+    ) -> Result<Generation, Refusal> {
         let Stage { epoch, source, batch, grants, context } = order;
         let id = context.session;
         let generation = context.generation;
@@ -131,7 +161,7 @@ impl Inner {
             }
         }
         context.check().map_err(|bad| Refusal::new(Status::BadContext, bad.to_string()))?;
-        self.admit(&context.profile())?;
+        self.admit(&context.profile(), seen)?;
         context
             .check_grants(&grants)
             .map_err(|bad| Refusal::new(Status::NoSequenceRoom, bad.to_string()))?;
@@ -163,7 +193,7 @@ impl Inner {
         // Recorded first: who finds half of it after our end takes it away again.
         let staged = self.keep().and_then(|()| self.put(&context, &grants)).and_then(|paths| {
             self.change(id, |session| {
-                session.phase = Phase::Staged { source, batch, grants, opened: false };
+                session.phase = Phase::Staged { source, batch, grants };
                 session.paths = Some(paths);
             });
             self.keep()
@@ -299,13 +329,11 @@ impl Inner {
         let id = order.session;
         let session = self.known(id)?;
         session.refuse_stale(order.epoch)?;
-        let (grants, was_opened) = match &session.phase {
+        let grants = match &session.phase {
             Phase::Active | Phase::Unsettled if session.epoch == order.epoch => {
                 return self.keep();
             }
-            Phase::Staged { grants, opened, .. } if session.epoch == order.epoch => {
-                (grants.clone(), *opened)
-            }
+            Phase::Staged { grants, .. } if session.epoch == order.epoch => grants.clone(),
             _ => return Err(session.unfit("stage it under this epoch first")),
         };
         order
@@ -318,21 +346,14 @@ impl Inner {
         }
         let ends = session.ends.clone();
         let paths = self.paths(id)?;
-        let mut counters = Vec::new();
-        for pair in &paths.pairs {
-            counters.extend(pair.active(&order.finals, &grants)?);
+        self.hold_again();
+        if self.unheld.contains(&id) {
+            let detail = "its packets cannot be held, and its numbers not be set while they pass";
+            return Err(Refusal::new(Status::GatewayFault, detail));
         }
-        if !was_opened {
-            // Nothing was sent yet under these SAs: their packets are held.
-            self.set_counters(&counters)?;
-            self.limit(id, &paths, &ends)?;
-            self.change(id, |session| {
-                if let Phase::Staged { opened, .. } = &mut session.phase {
-                    *opened = true;
-                }
-            });
-            self.keep()?;
-        }
+        self.advance(&paths.pairs, &order.finals, &grants)?;
+        tracing::debug!(session = %id, "numbers set");
+        self.limit(id, &paths, &ends)?;
         if let Err(refusal) = self.open(id, order, &paths) {
             // Whatever passed already, nothing does from here on.
             self.unheld.insert(id);
@@ -361,9 +382,30 @@ impl Inner {
         Refusal::new(Status::SessionEnded, FORGOTTEN)
     }
 
+    /// Gives the SAs the source's last numbers. An activation that failed on its way,
+    /// in this process or in one before, may have let packets pass: what they used
+    /// stays.
+    fn advance(
+        &mut self,
+        pairs: &[Pair],
+        finals: &Finals,
+        grants: &[GrantedRange],
+    ) -> Result<(), Refusal> {
+        let mut wanted = Vec::new();
+        for pair in pairs {
+            wanted.extend(pair.active(finals, grants)?);
+        }
+        let ids: Vec<SaId> = wanted.iter().map(|(id, _)| *id).collect();
+        let now = self.tables.counters(&ids)?;
+        let numbers = wanted.into_iter().zip(&now);
+        let numbers = numbers.map(|((id, wanted), now)| (id, at_least(wanted, now)));
+        self.set_counters(&numbers.collect::<Vec<_>>())
+    }
+
     /// Packets first; the IKE daemon is the slow end.
     fn open(&mut self, id: SessionId, order: &Activate, paths: &Paths) -> Result<(), Refusal> {
         self.steer.let_go_data(id, &paths.flow)?;
+        tracing::debug!(session = %id, "packets pass");
         let mut ike = order.finals.ike.clone();
         if let Some(ike) = &mut ike
             && self.known(id)?.moved

@@ -79,7 +79,7 @@ impl Steered {
     }
 }
 
-fn refusal(error: SteeringError) -> Refusal {
+pub(super) fn refusal(error: SteeringError) -> Refusal {
     let status = match error {
         SteeringError::Unreachable { .. } => Status::NoPeer,
         SteeringError::Taken { .. } => Status::AddressCollision,
@@ -88,7 +88,7 @@ fn refusal(error: SteeringError) -> Refusal {
     Refusal::new(status, error.to_string())
 }
 
-fn traffic(flow: &Flow) -> Traffic {
+pub(super) fn traffic(flow: &Flow) -> Traffic {
     Traffic {
         inner: flow.inner.clone(),
         children: flow.children.clone(),
@@ -122,8 +122,9 @@ impl Steer for Steered {
     }
 
     fn let_go_data(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
-        self.here(session, flow)?;
-        self.steering.let_go_data(session).map_err(refusal)
+        // What waits first: the source still sends here what comes to it.
+        self.steering.let_go_data(session).map_err(refusal)?;
+        self.here(session, flow)
     }
 
     fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal> {
@@ -144,6 +145,20 @@ impl Steer for Steered {
         self.steering.discard(session, source.as_ref()).map_err(refusal)?;
         self.discarded[0].insert(session);
         Ok(())
+    }
+
+    fn divert_ike(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        target: &Name,
+    ) -> Result<(), Refusal> {
+        let target = self.neighbour(target)?;
+        self.steering.divert_ike(session, &traffic(flow), &target).map_err(refusal)
+    }
+
+    fn block_ike(&mut self, session: SessionId, _: &Flow) -> Result<(), Refusal> {
+        self.steering.block_ike(session).map_err(refusal)
     }
 
     fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal> {

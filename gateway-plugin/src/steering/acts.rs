@@ -33,7 +33,7 @@ impl Steering {
         traffic: &Traffic,
     ) -> Result<(), SteeringError> {
         let elements = traffic.hold_inner();
-        self.queue.hold_more(session, &elements);
+        self.queue.hold(session, &elements);
         let held = self.set(session, |purpose| purpose == Purpose::HoldInner, elements);
         held.or_else(|error| self.let_go_data(session).and(Err(error)))
     }

@@ -192,7 +192,7 @@ fn solicitation(own: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
 }
 
 /// The Internet checksum (RFC 1071).
-pub(super) fn checksum(octets: &[u8]) -> u16 {
+pub(crate) fn checksum(octets: &[u8]) -> u16 {
     !sum(octets)
 }
 

@@ -19,7 +19,8 @@ pub struct Config {
     pub shared: Vec<IpAddr>,
     /// How shared addresses move.
     pub mode: Mode,
-    /// All gateways that share the addresses, this one among them (mode `Shared`).
+    /// The gateways that answer clients whom nobody knows (mode `Shared`). One that is
+    /// not among them has only sessions that were moved to it.
     pub members: Vec<Name>,
     /// How the inner network learns that an end user's inner address is here.
     pub inner_reach: InnerReach,
@@ -184,8 +185,8 @@ impl Config {
             Mode::Shared(_) if self.shared.is_empty() => {
                 wrong("shared", "mode `shared` needs at least one address")
             }
-            Mode::Shared(_) if !self.members.contains(&self.name) => {
-                wrong("members", "this gateway must be among the members")
+            Mode::Shared(_) if self.members.is_empty() => {
+                wrong("members", "name the gateways that answer clients whom nobody knows")
             }
             Mode::Shared(Layer2::Multicast(mac)) if mac[0] & 1 == 0 => {
                 wrong("layer2", "a multicast MAC address has the lowest bit of octet 1 set")

@@ -74,22 +74,19 @@ impl Holds {
         }
     }
 
-    /// Begins to hold by these elements instead of those before; what waits stays.
+    /// Begins to hold by these elements instead of those before; what waits stays. Of a
+    /// kind without elements nothing changes: packets that were let go are known by
+    /// those of before, while some of them are still on their way into the queue.
     pub(super) fn hold<'a>(
         &mut self,
         session: SessionId,
         elements: impl IntoIterator<Item = &'a Element>,
     ) {
-        self.unlist(session);
-        self.hold_more(session, elements);
-    }
-
-    /// Begins to hold by these elements too.
-    pub(super) fn hold_more<'a>(
-        &mut self,
-        session: SessionId,
-        elements: impl IntoIterator<Item = &'a Element>,
-    ) {
+        let elements: Vec<_> = elements.into_iter().collect();
+        for purpose in elements.iter().map(|element| element.set.purpose()).collect::<BTreeSet<_>>()
+        {
+            self.unlist(session, purpose);
+        }
         let hold = self.sessions.entry(session).or_default();
         for element in elements {
             let purpose = element.set.purpose();
@@ -162,7 +159,9 @@ impl Holds {
 
     /// Ends a session's hold; what waited comes back, to be dropped.
     pub(super) fn discard(&mut self, session: SessionId) -> VecDeque<Waiting> {
-        self.unlist(session);
+        [Purpose::HoldEsp, Purpose::HoldInner, Purpose::HoldIke]
+            .into_iter()
+            .for_each(|purpose| self.unlist(session, purpose));
         self.sessions.remove(&session).map(|hold| hold.waiting).unwrap_or_default()
     }
 
@@ -186,14 +185,19 @@ impl Holds {
         })
     }
 
-    fn unlist(&mut self, session: SessionId) {
+    fn unlist(&mut self, session: SessionId, purpose: Purpose) {
         if !self.sessions.contains_key(&session) {
             return;
         }
-        self.spis.retain(|_, owner| *owner != session);
-        self.ikes.retain(|_, owner| *owner != session);
-        self.inner.retain(|_, owner| *owner != session);
-        self.prefixes.retain(|(_, owner)| *owner != session);
+        match purpose {
+            Purpose::HoldEsp => self.spis.retain(|_, owner| *owner != session),
+            Purpose::HoldIke => self.ikes.retain(|_, owner| *owner != session),
+            Purpose::HoldInner => {
+                self.inner.retain(|_, owner| *owner != session);
+                self.prefixes.retain(|(_, owner)| *owner != session);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use protocol_spec::{context::Prefix, id::SessionId};
 
 use super::{
-    SteeringError,
+    SteeringError, is_block, is_relay,
     nft::{Change, Nft},
     set::{Element, Purpose, Set},
     traffic::{Standing, masked},
@@ -130,8 +130,8 @@ impl Ledger {
             let standing = Standing {
                 holds_data: Purpose::HOLDS_DATA.iter().any(|hold| purposes.contains(hold)),
                 holds_ike: purposes.contains(&Purpose::HoldIke),
-                relays: purposes.contains(&Purpose::Relay),
-                blocks: purposes.contains(&Purpose::Block),
+                relays: purposes.iter().any(|purpose| is_relay(*purpose)),
+                blocks: purposes.iter().any(|purpose| is_block(*purpose)),
                 owns_client: purposes.contains(&Purpose::Own),
                 diverts,
                 inner,

@@ -102,11 +102,6 @@ impl Queue {
         self.shared.with(|holds| holds.hold(session, elements));
     }
 
-    /// Holds by these elements too.
-    pub(super) fn hold_more(&self, session: SessionId, elements: &[Element]) {
-        self.shared.with(|holds| holds.hold_more(session, elements));
-    }
-
     /// Lets some kinds of packets go on. Those that waited are on their way when
     /// this returns, before any that come later through the queue.
     pub(super) fn let_go(

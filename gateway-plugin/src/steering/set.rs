@@ -158,13 +158,10 @@ impl Set {
             Self::HoldSpi => Purpose::HoldEsp,
             Self::HoldInner4 | Self::HoldInner6 => Purpose::HoldInner,
             Self::HoldIke => Purpose::HoldIke,
-            Self::RelaySpi
-            | Self::RelayIke
-            | Self::RouteSpi4
-            | Self::RouteIke4
-            | Self::RouteSpi6
-            | Self::RouteIke6 => Purpose::Relay,
-            Self::Block4 | Self::Block6 | Self::BlockIke4 | Self::BlockIke6 => Purpose::Block,
+            Self::RelaySpi | Self::RouteSpi4 | Self::RouteSpi6 => Purpose::RelayData,
+            Self::RelayIke | Self::RouteIke4 | Self::RouteIke6 => Purpose::RelayIke,
+            Self::Block4 | Self::Block6 => Purpose::BlockData,
+            Self::BlockIke4 | Self::BlockIke6 => Purpose::BlockIke,
             Self::Limit4 | Self::Limit6 => Purpose::Limit,
             Self::Guard4 | Self::Guard6 => Purpose::Guard,
             Self::Own4 | Self::OwnHost4 | Self::Own6 | Self::OwnHost6 => Purpose::Own,
@@ -183,10 +180,14 @@ pub(super) enum Purpose {
     HoldInner,
     /// IKE packets wait.
     HoldIke,
-    /// Outer packets go on to the target.
-    Relay,
+    /// ESP goes on to the target.
+    RelayData,
+    /// IKE packets go on to the target.
+    RelayIke,
     /// Nothing leaves under the session's SAs.
-    Block,
+    BlockData,
+    /// No IKE message leaves.
+    BlockIke,
     /// Numbers that were not granted do not leave.
     Limit,
     /// Inner packets never leave in clear.

@@ -172,15 +172,19 @@ impl Traffic {
         self.ike_spi().map(|spi| Element::of(Set::HoldIke, spi)).into_iter().collect()
     }
 
-    pub(super) fn block(&self) -> Vec<Element> {
+    pub(super) fn block_data(&self) -> Vec<Element> {
         let esp = self.children.iter().map(|(_, outbound)| {
             let spi = outbound.to_be_bytes();
             Element::with_address(Set::Block4, Set::Block6, self.remote.ip(), &spi)
         });
+        esp.collect()
+    }
+
+    pub(super) fn block_ike(&self) -> Vec<Element> {
         let ike = self.ike_spi().map(|spi| {
             Element::with_address(Set::BlockIke4, Set::BlockIke6, self.remote.ip(), &spi)
         });
-        esp.chain(ike).collect()
+        ike.into_iter().collect()
     }
 
     /// Numbers at or above each end, by outbound SPI: those within half of the 32
@@ -220,17 +224,22 @@ impl Traffic {
         moved.collect()
     }
 
-    pub(super) fn relay(&self, reach: Reach) -> Vec<Element> {
-        let (esp, ike, to) = match reach {
-            Reach::Mac(mac) => (Set::RelaySpi, Set::RelayIke, mac.to_vec()),
-            Reach::Address(IpAddr::V4(to)) => {
-                (Set::RouteSpi4, Set::RouteIke4, octets(IpAddr::V4(to)))
-            }
-            Reach::Address(to) => (Set::RouteSpi6, Set::RouteIke6, octets(to)),
+    pub(super) fn relay_data(&self, reach: &Reach) -> Vec<Element> {
+        let (set, to) = match reach {
+            Reach::Mac(mac) => (Set::RelaySpi, mac.to_vec()),
+            Reach::Address(to) if to.is_ipv4() => (Set::RouteSpi4, octets(*to)),
+            Reach::Address(to) => (Set::RouteSpi6, octets(*to)),
         };
-        let esp = self.inbound().map(|spi| Element::to(esp, spi, to.clone()));
-        let ike = self.ike_spi().map(|spi| Element::to(ike, spi, to.clone()));
-        esp.chain(ike).collect()
+        self.inbound().map(|spi| Element::to(set, spi, to.clone())).collect()
+    }
+
+    pub(super) fn relay_ike(&self, reach: &Reach) -> Vec<Element> {
+        let (set, to) = match reach {
+            Reach::Mac(mac) => (Set::RelayIke, mac.to_vec()),
+            Reach::Address(to) if to.is_ipv4() => (Set::RouteIke4, octets(*to)),
+            Reach::Address(to) => (Set::RouteIke6, octets(*to)),
+        };
+        self.ike_spi().map(|spi| Element::to(set, spi, to)).into_iter().collect()
     }
 
     /// The client as an element of the own, or of the others', clients.

@@ -17,7 +17,7 @@ use super::{
     algorithm::{AEADS, CIPHERS, INTEGRITIES, Suite},
     error::XfrmError,
     kernel::Kernel,
-    sa::{Counters, KernelSa, Limits, SaFlags, SaId},
+    sa::{KernelSa, Limits, SaFlags, SaId},
 };
 
 /// To where the SAs of the probe go: TEST-NET-1 of RFC 5737, which no host has.
@@ -162,26 +162,16 @@ fn trial(protocol: Protocol, transforms: &ChildTransforms, spi: u32) -> Option<K
     let suite = Suite::of(protocol, transforms).ok()?;
     let (encryption, integrity) = suite.key_lengths(transforms.key_bits).ok()?;
     let key = |octets: usize| KeyMaterial::new((0..octets).map(|octet| octet as u8).collect());
+    let id = SaId { destination: NOWHERE.into(), spi, protocol, mark: None };
+    let keys = SaKeys { encryption: key(encryption), integrity: key(integrity) };
     Some(KernelSa {
-        id: SaId { destination: NOWHERE.into(), spi, protocol, mark: None },
-        source: NOWHERE.into(),
-        reqid: 0,
         mode: Mode::Transport,
-        transforms: transforms.clone(),
-        keys: SaKeys { encryption: key(encryption), integrity: key(integrity) },
-        esn: false,
-        counters: Counters::new(32),
-        window_size: 32,
-        encapsulation: None,
-        if_id: None,
-        output_mark: None,
         lifetime: Limits {
             hard: LifetimeLimit { age: Some(LEFTOVER), ..LifetimeLimit::default() },
             ..Limits::default()
         },
-        selector: None,
         flags: SaFlags::NONE,
-        not_carried: Vec::new(),
+        ..KernelSa::new(id, NOWHERE.into(), transforms.clone(), keys)
     })
 }
 

@@ -85,6 +85,32 @@ pub struct KernelSa {
     pub not_carried: Vec<&'static str>,
 }
 
+impl KernelSa {
+    /// One that has seen nothing: tunnel mode, a window of 32 packets, no limits, and
+    /// nothing else switched on.
+    pub fn new(id: SaId, source: IpAddr, transforms: ChildTransforms, keys: SaKeys) -> Self {
+        const WINDOW: u32 = 32;
+        Self {
+            id,
+            source,
+            reqid: 0,
+            mode: Mode::Tunnel,
+            transforms,
+            keys,
+            esn: false,
+            counters: Counters::new(WINDOW),
+            window_size: WINDOW,
+            encapsulation: None,
+            if_id: None,
+            output_mark: None,
+            lifetime: Limits::default(),
+            selector: None,
+            flags: SaFlags::TUNNEL,
+            not_carried: Vec::new(),
+        }
+    }
+}
+
 /// Numbers of an SA that change with each packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {

@@ -13,7 +13,7 @@ use gateway_plugin::ike::{
     exchange::{Outcome, Output, Request, SyncOffer},
     port::Port,
     random,
-    responder::{Established, Handshake, Step, Terms},
+    responder::{Established, Terms, take_in},
     tap::{Sighting, Tap},
 };
 use protocol_spec::{KeyMaterial, context::Identification};
@@ -24,41 +24,20 @@ use crate::{
 };
 
 /// Takes the end user in, over the sockets that a daemon would have.
-fn take_in(world: &World, ports: &[UdpSocket; 2]) -> Established {
-    let mut handshake = Handshake::new(Terms {
+fn take_user_in(world: &World, ports: &[UdpSocket; 2]) -> Established {
+    let terms = Terms {
         identity: Identification { kind: 2, data: b"gw.example.org".to_vec() },
         shared_key: KeyMaterial::new(SECRET.into()),
         spi: 0x5e55_1011_1213_1415,
         child_spi: 0xc123_4567,
         virtual_ip: Ipv4Addr::new(10, 9, 0, 1),
-    });
+    };
     std::thread::scope(|scope| {
         let user = scope.spawn(|| world.initiate());
-        let mut established = None;
         let clock = Clock::start();
-        while established.is_none() {
-            assert!(clock.now() < Duration::from_secs(15), "{}", world.log(EU));
-            for (port, marker) in ports.iter().zip([0, 4]) {
-                let mut buffer = [0; 4096];
-                // A short time-out on the socket: each port is asked in turn.
-                let Ok((octets, source)) = port.recv_from(&mut buffer) else { continue };
-                let destination = port.local_addr().unwrap();
-                let step = handshake
-                    .handle_datagram(&buffer[marker..octets], Path { source, destination })
-                    .unwrap();
-                let response = match &step {
-                    Step::Send(response) => response,
-                    Step::Established(done) => &done.datagram,
-                };
-                let datagram = [&[0; 4][..marker], response].concat();
-                port.send_to(&datagram, source).unwrap();
-                if let Step::Established(done) = step {
-                    established = Some(*done);
-                }
-            }
-        }
+        let established = take_in(terms, ports, Duration::from_secs(15), || clock.now());
         user.join().unwrap();
-        established.unwrap()
+        established.unwrap_or_else(|error| panic!("{error}: {}", world.log(EU)))
     })
 }
 
@@ -89,10 +68,7 @@ fn a_stock_end_user_agrees_on_message_ids_with_an_owner_that_knows_old_ones() {
     in_namespace(SG1, || {
         let tap = Tap::start(vec!["10.0.0.1".parse().unwrap()], 8).unwrap();
         let ports = [500, 4500].map(|port| UdpSocket::bind(("10.0.0.1", port)).unwrap());
-        for port in &ports {
-            port.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        }
-        let ike = take_in(&world, &ports).ike;
+        let ike = take_user_in(&world, &ports).ike;
         assert!(ike.extensions.message_id_sync && ike.extensions.mobike);
         assert_eq!(ike.remote, address("10.0.0.10", 4500));
         let association = Association::new(&ike).unwrap();

@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, process::Command, time::Duration};
 
-use gateway_plugin::xfrm::{Counters, KernelSa, Limits, SaFlags, SaId};
+use gateway_plugin::xfrm::{Counters, KernelSa, SaId};
 use nix::sched::{CloneFlags, unshare};
 use protocol_spec::{
-    context::{ChildTransforms, Mode, Protocol, ReplayWindow, SaKeys},
+    context::{ChildTransforms, Protocol, ReplayWindow, SaKeys},
     key::KeyMaterial,
 };
 
@@ -37,24 +37,9 @@ pub(crate) fn transforms(encryption: u16, key_bits: u16, integrity: u16) -> Chil
 
 /// AES-GCM, ESP, IPv4, tunnel mode, 32 packets.
 pub(crate) fn plain(spi: u32) -> KernelSa {
-    KernelSa {
-        id: SaId::esp(ip("198.51.100.2"), spi),
-        source: ip("198.51.100.1"),
-        reqid: 7,
-        mode: Mode::Tunnel,
-        transforms: transforms(20, 256, 0),
-        keys: SaKeys { encryption: key(36, 3), integrity: key(0, 0) },
-        esn: false,
-        counters: Counters::new(32),
-        window_size: 32,
-        encapsulation: None,
-        if_id: None,
-        output_mark: None,
-        lifetime: Limits::default(),
-        selector: None,
-        flags: SaFlags::TUNNEL,
-        not_carried: Vec::new(),
-    }
+    let id = SaId::esp(ip("198.51.100.2"), spi);
+    let keys = SaKeys { encryption: key(36, 3), integrity: key(0, 0) };
+    KernelSa { reqid: 7, ..KernelSa::new(id, ip("198.51.100.1"), transforms(20, 256, 0), keys) }
 }
 
 /// An SA with these algorithms and keys to fit.

@@ -56,6 +56,9 @@ pub struct Settings {
     pub routed: bool,
     /// No IKE daemon: kernel SAs that nobody owns.
     pub kernel_only: bool,
+    /// Which gateways are embedded ones instead of the kernel, without an IKE daemon.
+    /// They are at the shared address, and take only users that are moved to them.
+    pub embedded: [bool; 2],
     /// Further tables for `cxtpd`, for each gateway.
     pub daemon: [String; 2],
     /// Further lines of the table `network` of `cxtp-linux`, for each gateway.
@@ -85,6 +88,7 @@ impl Pki {
 /// The processes of one gateway. They are killed when dropped.
 pub struct Site {
     at: usize,
+    embedded: bool,
     program: Program,
     folder: PathBuf,
     linux: Option<Process>,
@@ -115,27 +119,39 @@ impl Site {
         let [dir, socket, home] =
             [pki.0.as_path(), &socket(folder), folder].map(|path| path.display().to_string());
         let mut args = vec!["pki", "config", "--dir", &dir, name, "--listen", &listen];
-        args.extend(["--gateway-socket", &socket, "--gateway-kind", "linux"]);
+        let kind = if set.embedded[at] { "embedded" } else { "linux" };
+        args.extend(["--gateway-socket", &socket, "--gateway-kind", kind]);
         args.extend(["--peer", &peer, "--allow-pull", "--home", &home]);
         let text = program.run(Role::Control, &args)?;
         fs::write(folder.join("cxtpd.toml"), format!("{text}\n{}\n", set.daemon[at]))?;
         let control = Control::at(&folder.join("control.sock"))?;
         let (program, folder) = (program.clone(), folder.to_owned());
-        Ok(Self { at, program, folder, linux: None, daemon: None, control })
+        let embedded = set.embedded[at];
+        Ok(Self { at, embedded, program, folder, linux: None, daemon: None, control })
     }
 
-    /// Starts `cxtp-linux` and waits until it has its socket. It does not need charon,
-    /// which may start, end and start again beside it.
+    /// Starts `cxtp-linux`, or the embedded gateway, and waits until it has its socket.
+    /// It does not need charon, which may start, end and start again beside it.
     ///
     /// # Errors
     /// The end of its log.
     pub fn start_linux(&mut self) -> Result<()> {
         let socket = socket(&self.folder);
-        let mut process = self.start("cxtp-linux", Role::Linux, "linux.toml")?;
-        wait_for(&format!("cxtp-linux of {}", GATEWAYS[self.at]), START, || {
+        let config = self.config("linux.toml");
+        let mut process = if self.embedded {
+            let outer = format!("{}:4500", SHARED.v4);
+            let at = socket.display().to_string();
+            let args = ["--socket", &at, "--outer", &outer, "--network", &config];
+            self.start("cxtp-gateway", Role::Gateway, &args)?
+        } else {
+            self.start("cxtp-linux", Role::Linux, &["--config", &config])?
+        };
+        let name = process.name().to_owned();
+        wait_for(&name, START, || {
             process.check()?;
             Ok(fs::exists(&socket)?.then_some(()))
-        })?;
+        })
+        .with_context(|| tail(process.log()))?;
         self.linux = Some(process);
         Ok(())
     }
@@ -145,7 +161,8 @@ impl Site {
     /// # Errors
     /// The end of its log.
     pub fn start_daemon(&mut self) -> Result<()> {
-        let mut process = self.start("cxtpd", Role::Daemon, "cxtpd.toml")?;
+        let args = ["--config", &self.config("cxtpd.toml")];
+        let mut process = self.start("cxtpd", Role::Daemon, &args)?;
         let log = process.log().to_owned();
         let answers = wait_for(&format!("cxtpd of {}", GATEWAYS[self.at]), START, || {
             process.check()?;
@@ -265,12 +282,14 @@ impl Site {
         processes.into_iter().flatten().try_for_each(Process::check)
     }
 
-    fn start(&self, what: &str, role: Role, config: &str) -> Result<Process> {
+    fn config(&self, file: &str) -> String {
+        self.folder.join(file).display().to_string()
+    }
+
+    fn start(&self, what: &str, role: Role, args: &[&str]) -> Result<Process> {
         let name = format!("{what} of {}", GATEWAYS[self.at]);
-        let config = self.folder.join(config).display().to_string();
         let log = self.folder.join(format!("{what}.log"));
-        Namespace::of(GATEWAYS[self.at])
-            .enter(|| self.program.start(&name, role, &["--config", &config], &log))
+        Namespace::of(GATEWAYS[self.at]).enter(|| self.program.start(&name, role, args, &log))
     }
 }
 
@@ -289,7 +308,8 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
     let (name, other) = (GATEWAYS[at], 1 - at);
     let place = folder.display();
     let both = |pair: super::net::Pair| -> [IpAddr; 2] { [pair.of(false), pair.of(true)] };
-    let daemon = if set.kernel_only { "none" } else { "strongswan" };
+    let daemon = if set.kernel_only || set.embedded[at] { "none" } else { "strongswan" };
+    let members = GATEWAYS.iter().zip(set.embedded).filter(|(_, embedded)| !embedded);
     let reach = if set.routed { "routed" } else { "proxy" };
     let sharing = match set.sharing {
         Sharing::None => "mode = \"none\"".to_owned(),
@@ -297,7 +317,7 @@ fn linux_toml(at: usize, folder: &Path, set: &Settings) -> String {
         Sharing::Multicast => format!(
             "mode = \"multicast\"\nshared_mac = \"03:00:5e:00:40:67\"\nshared = {}\nmembers = {}",
             list(both(SHARED)),
-            list(GATEWAYS)
+            list(members.map(|(name, _)| name))
         ),
     };
     format!(

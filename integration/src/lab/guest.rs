@@ -42,8 +42,10 @@ const CONSOLE: &str = "console.log";
 /// What a guest shall do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// The scenario.
+    /// The scenario, or what is measured.
     pub scenario: String,
+    /// Sizes, if something is measured.
+    pub sizes: Vec<usize>,
     /// Seconds after which the scenario is ended.
     pub limit: u64,
     /// Whether logs and captures are kept even if it passes.

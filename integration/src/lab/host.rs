@@ -20,6 +20,8 @@ use super::{
 /// Guests that run at a time: each keeps one processor busy, and the machines are
 /// small.
 const AT_A_TIME: usize = 2;
+/// Seconds that a measurement may take.
+const MEASURING: u64 = 1500;
 
 /// Runs one scenario and tells its result.
 pub(super) fn run_one(scenario: &Scenario, as_json: bool, keep: bool) -> ExitCode {
@@ -83,18 +85,45 @@ pub(super) fn run_all(quick: bool, as_json: bool) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Measures something in these sizes in a guest, which has the kernel tests too.
+///
+/// # Errors
+/// What is missing, or what the guest says.
+pub fn measure(what: &str, sizes: &[usize]) -> Result<Value> {
+    let (kernel, programs) = prepare_for(&["gateway-plugin"])?;
+    let job = Job {
+        scenario: what.into(),
+        sizes: sizes.to_vec(),
+        limit: MEASURING,
+        keep: false,
+        modules: !kernel.own,
+        programs,
+    };
+    let guest::Outcome { result, kept } = guest::run(&kernel, &job)?;
+    if result["passed"] != true {
+        let kept = kept.map(|kept| format!("; logs are in {}", kept.display()));
+        bail!("{}{}", result["error"].as_str().unwrap_or("no reason"), kept.unwrap_or_default());
+    }
+    Ok(result)
+}
+
 /// Installs, finds and builds what these scenarios need.
 fn prepare(scenarios: &[&Scenario]) -> Result<(Kernel, Vec<PathBuf>)> {
+    let mut packages: Vec<_> = scenarios.iter().flat_map(|s| s.tests_of).copied().collect();
+    packages.sort_unstable();
+    packages.dedup();
+    prepare_for(&packages)
+}
+
+/// The same by the packages whose kernel tests are needed.
+fn prepare_for(tests_of: &[&str]) -> Result<(Kernel, Vec<PathBuf>)> {
     if let Some(why) = packages::obstacle() {
         bail!("{why}");
     }
     packages::for_scenarios()?;
     let kernel = kernel::find_or_build()?;
-    let mut packages: Vec<_> = scenarios.iter().flat_map(|s| s.tests_of).collect();
-    packages.sort_unstable();
-    packages.dedup();
     let mut programs = Vec::new();
-    for package in packages {
+    for package in tests_of {
         programs.extend(build_tests(package)?);
     }
     Ok((kernel, programs))
@@ -129,6 +158,10 @@ fn build_tests(package: &str) -> Result<Vec<PathBuf>> {
     for name in &names {
         cargo.args(["--test", name]);
     }
+    // Else they would lie elsewhere than this program.
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
     let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
     if !output.status.success() {
         bail!("cannot build {names:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -151,6 +184,7 @@ fn build_tests(package: &str) -> Result<Vec<PathBuf>> {
 fn run(scenario: &Scenario, kernel: &Kernel, programs: Vec<PathBuf>, keep: bool) -> Value {
     let job = Job {
         scenario: scenario.name.into(),
+        sizes: Vec::new(),
         limit: scenario.limit,
         keep,
         modules: !kernel.own,

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::guest::{JOB, Job, RESULT};
 use super::scenarios;
+use crate::measure::get_put;
 
 /// Where everything of the lab is in the guest.
 pub const LAB: &str = "/mnt/lab";
@@ -106,11 +107,14 @@ fn live(programs: &Path, folder: &Path) -> Result<()> {
     network_first()?;
     let name = std::env::current_exe()?;
     let name = name.file_name().context("this program has no name")?.to_owned();
+    let level = if job.keep { "debug" } else { "info" };
     let child = Command::new(Path::new(PROGRAMS).join(name))
         .arg("guest")
         .env_clear()
         .env("PATH", PATH)
         .env("HOME", "/tmp")
+        .env("CXTP_LOG", level)
+        .env("CXTP__LOG__FILTER", level)
         .current_dir("/tmp")
         .stdin(Stdio::null())
         .spawn()?;
@@ -197,7 +201,6 @@ pub fn scenario() -> ExitCode {
 }
 
 fn run(job: &Job) -> Result<Value> {
-    let scenario = scenarios::find(&job.scenario).context("this program has no such scenario")?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
     if !up.success() {
         bail!("cannot set lo up");
@@ -206,6 +209,10 @@ fn run(job: &Job) -> Result<Value> {
     println!("{} begins {} s after boot", job.scenario, begin.trim());
     let programs: Vec<PathBuf> =
         job.programs.iter().map(|path| Path::new(PROGRAMS).join(path)).collect();
+    if !job.sizes.is_empty() {
+        return get_put::guest::run(&programs, &job.sizes);
+    }
+    let scenario = scenarios::find(&job.scenario).context("this program has no such scenario")?;
     (scenario.run)(&programs)
 }
 

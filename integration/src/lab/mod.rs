@@ -85,6 +85,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Whether these are the arguments of a program in a guest, which is the one that
+/// booted it.
+pub fn is_in_guest(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|word| word == "guest-init" || word == "guest")
+}
+
 fn list(as_json: bool) -> ExitCode {
     let obstacle = obstacle();
     let note = obstacle.clone().unwrap_or_else(|| "all of them can run here".into());

@@ -70,6 +70,13 @@ pub fn user_access(user: usize) -> Pair {
     Pair::new([172, 16, 16 + high, low], [2, 0x10, u16::from_be_bytes([high, low])])
 }
 
+/// Address of end user `user` outside, where it shares its node with others: the
+/// gateways tell users apart by their addresses.
+pub fn user_shared(user: usize) -> Pair {
+    let [high, low] = u16::try_from(user).unwrap_or(u16::MAX).to_be_bytes();
+    Pair::new([10, 0, 128 | high, low], [1, 0x20, u16::from_be_bytes([high, low])])
+}
+
 /// Own addresses of the gateways on the outer network.
 pub const OUTER: [Pair; 2] =
     [Pair::new([10, 0, 0, 1], [1, 0, 1]), Pair::new([10, 0, 0, 2], [1, 0, 2])];
@@ -93,7 +100,7 @@ pub const INNER_NETS: [&str; 2] = ["192.168.0.0/16", "fd00:7::/64"];
 pub const VIRTUAL_NETS: [&str; 2] = ["10.9.0.0/16", "fd00:9::/64"];
 /// What each gateway hands out: ranges that do not overlap.
 pub const POOLS: [[&str; 2]; 2] =
-    [["10.9.1.0/24", "fd00:9::1:0/112"], ["10.9.2.0/24", "fd00:9::2:0/112"]];
+    [["10.9.0.0/20", "fd00:9::1:0/112"], ["10.9.16.0/20", "fd00:9::2:0/112"]];
 
 /// Which network a link belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +310,21 @@ impl Net {
         self.ip(node, &format!("address add {address} dev {} {dad}", network.interface()))
     }
 
+    /// Gives a node an address of its own for each of several end users.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn add_users(&self, node: &str, users: &[usize]) -> Result<()> {
+        let device = Network::Outer.interface();
+        let line = |user: &usize| {
+            let [v4, v6] = user_shared(*user).with_prefixes();
+            format!("address add {v4} dev {device}\naddress add {v6} dev {device} nodad\n")
+        };
+        let file = format!("/tmp/users-of-{node}");
+        fs::write(&file, users.iter().map(line).collect::<String>())?;
+        self.ip(node, &format!("-batch {file}"))
+    }
+
     /// Runs `ip` in a node.
     ///
     /// # Errors
@@ -345,6 +367,18 @@ impl Net {
             self.ip(SERVER, &format!("{version} route add {net} dev {lan}"))?;
         }
         Ok(())
+    }
+
+    /// What gateways share by multicast on the outer network does not go to users, as
+    /// where a switch was told its members. They cannot be looked for by IPv6 then.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn spare_users(&self) -> Result<()> {
+        (1..=self.plan.users).try_for_each(|user| {
+            let port = Self::port(&Self::user_name(user), Network::Outer);
+            ip(&format!("link set {port} type bridge_slave mcast_flood off"))
+        })
     }
 
     /// What the kernel counted as errors of IPsec in a node, by name.

@@ -8,15 +8,16 @@ use std::{
     io::{BufWriter, IoSliceMut, Write as _},
     os::fd::AsRawFd as _,
     path::Path,
+    process::Command,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -27,17 +28,28 @@ use nix::{
         },
         time::TimeSpec,
     },
+    time::{ClockId, clock_gettime},
+    unistd::gettid,
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::observer::Observer;
+use crate::process::wait_for;
 
 /// Octets of a frame that are looked at and written down: all headers.
 const SNAP: usize = 192;
 /// What may wait while the tap's thread does not run.
-const QUEUE: usize = 32 << 20;
-/// How often the thread looks whether it shall end.
-const PATIENCE: Duration = Duration::from_millis(50);
+const QUEUE: usize = 128 << 20;
+/// Between two looks at what has come: a thread that wakes for each frame takes the
+/// processor from what it watches, and the kernel says when a frame came.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long whoever looks waits until all that was sent before has been seen.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// For the same reason; while it is not behind.
+const NICENESS: &str = "19";
+/// Frames between two looks whether it is behind, and by how much it may be.
+const OFTEN: u32 = 4096;
+const BEHIND: Duration = Duration::from_secs(2);
 
 const ETH_P_ALL: u16 = 3;
 
@@ -64,9 +76,29 @@ pub struct Frame<'a> {
 
 /// The tap.
 pub struct Tap {
-    observer: Arc<Mutex<Observer>>,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<()>>>,
+}
+
+struct Shared {
+    observer: Mutex<Observer>,
+    stop: AtomicBool,
+    /// All frames before this time have been seen, in nanoseconds since 1970.
+    reached: AtomicU64,
+}
+
+impl Shared {
+    fn observer(&self) -> MutexGuard<'_, Observer> {
+        self.observer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reach(&self, at: Duration) {
+        self.reached.fetch_max(nanos(at), Ordering::Release);
+    }
+}
+
+fn nanos(at: Duration) -> u64 {
+    u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Tap {
@@ -81,20 +113,32 @@ impl Tap {
         setsockopt(&socket, RcvBufForce, &QUEUE)?;
         setsockopt(&socket, ReceiveTimestampns, &true)?;
         setsockopt(&socket, RxqOvfl, &1)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
         let file = Capture::create(capture)?;
-        let observer = Arc::new(Mutex::new(observer));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (seen, stopped) = (Arc::clone(&observer), Arc::clone(&stop));
+        let shared = Arc::new(Shared {
+            observer: Mutex::new(observer),
+            stop: AtomicBool::new(false),
+            reached: AtomicU64::new(0),
+        });
+        let listener = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tap".into())
-            .spawn(move || listen(&socket, file, &seen, &stopped))?;
-        Ok(Self { observer, stop, thread: Some(thread) })
+            .spawn(move || renice(NICENESS).and_then(|()| listen(&socket, file, &listener)))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Looks at what was seen so far.
-    pub fn with<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> T {
-        look(&mut self.observer.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Looks at what was seen of all that was sent so far.
+    ///
+    /// # Errors
+    /// If the tap does not get to it.
+    pub fn with<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> Result<T> {
+        let now = nanos(wall_clock()?);
+        wait_for("the tap to see all that was sent", CATCH_UP, || {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                bail!("the tap has ended");
+            }
+            Ok((self.shared.reached.load(Ordering::Acquire) >= now).then_some(()))
+        })?;
+        Ok(look(&mut self.shared.observer()))
     }
 
     /// Ends it, once everything that was sent before has been looked at.
@@ -102,33 +146,55 @@ impl Tap {
     /// # Errors
     /// If frames were missed: no figure of the observer counts then.
     pub fn stop(mut self) -> Result<Observer> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("the tap has ended")?;
         thread.join().map_err(|_| anyhow!("the tap panicked"))??;
-        let observer = Arc::into_inner(self.observer).context("the tap is still looked at")?;
-        Ok(observer.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let shared = Arc::into_inner(self.shared).context("the tap is still looked at")?;
+        Ok(shared.observer.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn listen(
-    socket: &Socket,
-    mut file: Capture,
-    observer: &Mutex<Observer>,
-    stop: &AtomicBool,
-) -> Result<()> {
+/// This thread yields to others so much.
+fn renice(niceness: &str) -> Result<()> {
+    let thread = gettid().to_string();
+    let set = Command::new("renice").args(["-n", niceness, "-p", &thread]).output();
+    let set = set.context("renice, of util-linux")?;
+    if !set.status.success() {
+        bail!("renice: {}", String::from_utf8_lossy(&set.stderr).trim());
+    }
+    Ok(())
+}
+
+fn wall_clock() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.into())
+}
+
+fn listen(socket: &Socket, mut file: Capture, shared: &Shared) -> Result<()> {
     let mut buffer = [0; SNAP];
     let mut ancillary = cmsg_space!(TimeSpec, u32);
+    let mut before = wall_clock()?;
+    let mut ends = false;
+    let (mut frames, mut hurries) = (0_u32, false);
     loop {
         let mut slices = [IoSliceMut::new(&mut buffer)];
-        let ends = stop.load(Ordering::Relaxed);
-        let flags = if ends { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
+        let flags = MsgFlags::MSG_DONTWAIT;
         let message =
             recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut slices, Some(&mut ancillary), flags);
         let message = match message {
             Ok(message) => message,
-            // Nothing is left.
             Err(Errno::EAGAIN) if ends => return file.finish(),
-            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => continue,
+            Err(Errno::EAGAIN) => {
+                if std::mem::take(&mut hurries) {
+                    renice(NICENESS)?;
+                }
+                // Nothing is left of what was sent before that time.
+                shared.reach(before);
+                std::thread::sleep(PAUSE);
+                before = wall_clock()?;
+                ends = shared.stop.load(Ordering::Relaxed);
+                continue;
+            }
+            Err(Errno::EINTR | Errno::ENETDOWN) => continue,
             Err(error) => return Err(error).context("the tap"),
         };
         let mut at = None;
@@ -146,8 +212,13 @@ fn listen(
         let length = message.bytes;
         let octets = &buffer[..length];
         file.write(at, octets)?;
-        let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
-        observer.see(Frame { link, at, octets });
+        shared.observer().see(Frame { link, at, octets });
+        shared.reach(at);
+        frames = frames.wrapping_add(1);
+        if !hurries && frames.is_multiple_of(OFTEN) && wall_clock()?.saturating_sub(at) > BEHIND {
+            hurries = true;
+            renice("0")?;
+        }
     }
 }
 

@@ -158,7 +158,11 @@ impl World {
             authority.iter().try_for_each(|authority| authority.certify(id, home))
         };
         let mut gateways = Vec::new();
+        let embedded = setup.daemons.as_ref().map(|settings| settings.embedded);
         for at in 0..if alone { 0 } else { setup.gateways } {
+            if embedded.is_some_and(|embedded| embedded[at]) {
+                continue;
+            }
             let local = if setup.shared { SHARED } else { OUTER[at] }.of(setup.ipv6);
             let files = setup.vpn.gateway(&[local], &POOLS[at], setup.users * setup.each);
             certify(GATEWAY_ID, &folder.join(GATEWAYS[at]))?;
@@ -174,6 +178,9 @@ impl World {
             for id in setup.household(user) {
                 certify(&user_id(id), &folder.join(&name))?;
             }
+            if setup.each > 1 {
+                net.add_users(&name, &setup.household(user))?;
+            }
             let files = setup.vpn.household(&setup.household(user), to);
             users.push(Charon::start(&name, &folder.join(&name), &files)?);
         }
@@ -186,8 +193,11 @@ impl World {
         &self.folder
     }
 
-    /// Looks at what the observer saw so far.
-    pub fn observed<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> T {
+    /// Looks at what the observer saw of all that was sent so far.
+    ///
+    /// # Errors
+    /// If it does not get to it.
+    pub fn observed<T>(&self, look: impl FnOnce(&mut Observer) -> T) -> Result<T> {
         self.tap.with(look)
     }
 
@@ -209,8 +219,7 @@ impl World {
             }
         }
         self.note_keys()?;
-        self.tap.with(Observer::mark);
-        Ok(())
+        self.tap.with(Observer::mark)
     }
 
     /// The flow of an end user (from 1) over its virtual address.

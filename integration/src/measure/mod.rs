@@ -1,6 +1,7 @@
 //! `cargo measure`: figures, as a table, a JSON object and a plot.
 
 pub mod bare;
+pub(crate) mod get_put;
 pub mod node;
 pub mod plot;
 pub mod transfer;
@@ -24,6 +25,7 @@ use self::{
 };
 use crate::{
     demo::show::Show,
+    lab::{self, obstacle},
     process::Program,
     stats::{human_micros, table},
 };
@@ -38,6 +40,8 @@ const FULL: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 enum Experiment {
     /// Sessions moved per second, in relation to a bare stream
     Transfer,
+    /// What it takes to write a session down and to install it, with a real charon
+    GetPut,
 }
 
 #[derive(Parser)]
@@ -87,6 +91,9 @@ pub struct Measured {
 
 /// `cargo measure`.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    if lab::is_in_guest(&args) {
+        return lab::main(args);
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -105,16 +112,61 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 fn measure(cli: &Cli) -> Result<()> {
+    if cfg!(debug_assertions) {
+        eprintln!("not optimised: use `cargo measure`, which builds for speed");
+    }
+    let out = cli.out.clone().unwrap_or_else(default_out);
+    let mut sheets = Vec::new();
+    if cli.experiment != Some(Experiment::GetPut) {
+        sheets.push(measure_transfer(cli)?);
+    }
+    if cli.experiment != Some(Experiment::Transfer) {
+        match obstacle().filter(|_| cli.experiment.is_none()) {
+            Some(why) => eprintln!("get-put is left out: {why}"),
+            None => sheets.push(measure_get_put(cli)?),
+        }
+    }
+    for sheet in &sheets {
+        keep(&out, sheet).with_context(|| format!("cannot write to {}", out.display()))?;
+    }
+    match &sheets[..] {
+        [sheet] if cli.json => println!("{}", sheet.figures),
+        _ if cli.json => {
+            let all: serde_json::Map<_, _> =
+                sheets.into_iter().map(|sheet| (sheet.name.to_owned(), sheet.figures)).collect();
+            println!("{}", serde_json::Value::Object(all));
+        }
+        _ => {
+            for Sheet { name, table, .. } in &sheets {
+                let place = out.display();
+                println!("\n{table}\nalso in {place}: {name}.json, {name}.txt, {name}.svg");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn measure_get_put(cli: &Cli) -> Result<Sheet> {
+    let tunnels = match (cli.sessions.as_slice(), cli.experiment) {
+        ([], None) => get_put::QUICK,
+        ([], Some(_)) => get_put::FULL,
+        (given, _) => given,
+    };
+    let show = Show::new(cli.json);
+    let step = show.wait("GET and PUT in a guest");
+    let sheet = get_put::measure(tunnels)?;
+    step.done("");
+    Ok(sheet)
+}
+
+fn measure_transfer(cli: &Cli) -> Result<Sheet> {
     let program = Program::current()?;
     let show = Show::new(cli.json);
     let sizes = match (cli.sessions.as_slice(), cli.experiment) {
         ([], None) => &QUICK[..],
-        ([], Some(Experiment::Transfer)) => &FULL[..],
+        ([], Some(_)) => &FULL[..],
         (given, _) => given,
     };
-    if cfg!(debug_assertions) {
-        eprintln!("not optimised: use `cargo measure`, which builds for speed");
-    }
     let windows = Windows { pause: cli.pause_window, staging: cli.staging_window };
     let step = show.wait("single sessions");
     let single = transfer::singles(&program, windows)?;
@@ -126,23 +178,38 @@ fn measure(cli: &Cli) -> Result<()> {
         step.done(&format!("{:.0} sessions/s", run.sessions_per_s));
         runs.push(run);
     }
-    let measured = Measured {
+    Measured {
         experiment: "transfer",
-        processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        processors: processors(),
         windows,
         runs,
         single_us_p50: single.p50,
         single_us_p99: single.p99,
-    };
-    let out = cli.out.clone().unwrap_or_else(default_out);
-    let table = describe(&measured);
-    keep(&out, &measured, &table).with_context(|| format!("cannot write to {}", out.display()))?;
-    if cli.json {
-        println!("{}", serde_json::to_string(&measured)?);
-    } else {
-        println!("\n{table}\nalso in {}: transfer.json, transfer.txt, transfer.svg", out.display());
     }
-    Ok(())
+    .sheet()
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// What came of an experiment.
+struct Sheet {
+    name: &'static str,
+    figures: serde_json::Value,
+    table: String,
+    plot: String,
+}
+
+impl Measured {
+    fn sheet(&self) -> Result<Sheet> {
+        Ok(Sheet {
+            name: self.experiment,
+            figures: serde_json::to_value(self)?,
+            table: describe(self),
+            plot: draw(self),
+        })
+    }
 }
 
 /// `target/measure` beside the program, which stands in `target/PROFILE`.
@@ -188,12 +255,12 @@ fn describe(measured: &Measured) -> String {
     )
 }
 
-fn keep(out: &Path, measured: &Measured, table: &str) -> Result<()> {
+fn keep(out: &Path, sheet: &Sheet) -> Result<()> {
     fs::create_dir_all(out)?;
-    fs::write(out.join("transfer.json"), serde_json::to_string_pretty(measured)?)?;
-    fs::write(out.join("transfer.txt"), table)?;
-    fs::write(out.join("transfer.svg"), draw(measured))?;
-    Ok(())
+    let file = |end: &str| out.join(format!("{}.{end}", sheet.name));
+    fs::write(file("json"), serde_json::to_string_pretty(&sheet.figures)?)?;
+    fs::write(file("txt"), &sheet.table)?;
+    Ok(fs::write(file("svg"), &sheet.plot)?)
 }
 
 fn draw(measured: &Measured) -> String {
@@ -243,10 +310,10 @@ mod tests {
 
     #[test]
     fn a_run_becomes_table_object_and_plot() {
-        let (out, measured) = (tempfile::tempdir().unwrap(), measured());
-        let table = describe(&measured);
+        let (out, sheet) = (tempfile::tempdir().unwrap(), measured().sheet().unwrap());
+        let table = &sheet.table;
         assert!(table.contains("50000") && table.contains("0.250"), "{table}");
-        keep(out.path(), &measured, &table).unwrap();
+        keep(out.path(), &sheet).unwrap();
         let text = fs::read_to_string(out.path().join("transfer.json")).unwrap();
         let object: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(object["runs"][0]["rss_kib_target"], 30_720);

@@ -246,6 +246,16 @@ fn offers_without_draw_or_beyond_32_bits_are_not_made() {
     assert_eq!(result(last, 2), Err(IkeError::TooLong));
 }
 
+#[test]
+fn message_ids_are_agreed_on_only_where_both_announced_it() {
+    let mut ike = samples::ike(7);
+    ike.extensions.message_id_sync = false;
+    let gateway = Association::new(&ike).unwrap();
+    let refused = Request::message_id_sync(&gateway, OFFER, &draws(1), PACE, at(0)).map(|_| ());
+    assert_eq!(refused, Err(IkeError::NoMessageIdSync));
+    assert!(IkeError::NoMessageIdSync.to_string().contains("RFC 6311"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -17,7 +17,7 @@ use protocol_spec::{
         Selector, SideEffects, VirtualIp,
     },
     id::{Generation, Name, SessionId},
-    profile::Capabilities,
+    profile::{Capabilities, FeatureSet},
     samples,
     transfer::GrantedRange,
 };
@@ -209,6 +209,7 @@ impl Bench {
         let place = Place {
             shared: vec![SHARED],
             own: Vec::new(),
+            require: FeatureSet::default(),
             max_sessions: 1000,
             drain: Duration::from_secs(60),
             life: [at as u8; 16],

@@ -108,6 +108,25 @@ impl Steer for ModelSteer {
         })
     }
 
+    fn divert_ike(
+        &mut self,
+        session: SessionId,
+        flow: &Flow,
+        target: &Name,
+    ) -> Result<(), Refusal> {
+        call(&self.ground, "divert_ike", |ground| {
+            ground.steered(session, flow).ike = Way::To(target.clone());
+            Ok(())
+        })
+    }
+
+    fn block_ike(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+        call(&self.ground, "block_ike", |ground| {
+            ground.steered(session, flow);
+            Ok(())
+        })
+    }
+
     fn divert(&mut self, session: SessionId, flow: &Flow, target: &Name) -> Result<(), Refusal> {
         call(&self.ground, "divert", |ground| {
             let steered = ground.steered(session, flow);

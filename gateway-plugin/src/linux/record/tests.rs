@@ -23,7 +23,7 @@ fn paused(id: u8) -> Session {
     };
     Session {
         epoch: SessionEpoch(4),
-        phase: Phase::Paused { target: samples::name("gw-b"), finals },
+        phase: Phase::Paused { target: samples::name("gw-b"), finals: Some(finals) },
         paths: Some(Paths {
             pairs: vec![pair(0xc000_0001), pair(0xc000_0002)],
             flow: Flow {
@@ -70,7 +70,6 @@ fn what_was_kept_is_found_again() {
             source: samples::name("gw-a"),
             batch: BatchId([9; 16]),
             grants: samples::grants(&samples::context(7)),
-            opened: true,
         },
         ..paused(2)
     };

@@ -57,11 +57,22 @@ fn inner_packets_wait_once_more_while_others_pass() {
     holds.take(1, seen("192.0.2.2", Kind::Ike([1; 8])), &[0; 10]);
     holds.let_go(ONE, &Purpose::HOLDS_DATA);
     let inner = Prefix { address: "10.0.1.0".parse().unwrap(), bits: 24 };
-    holds.hold_more(ONE, &[Element::interval(Set::HoldInner4, Set::HoldInner6, inner)]);
+    holds.hold(ONE, &[Element::interval(Set::HoldInner4, Set::HoldInner6, inner)]);
     assert_eq!(holds.take(2, seen("10.0.1.9", Kind::Other), &[0; 10]), []);
     assert_eq!(holds.take(3, esp(), &[0; 10]), [Verdict::Accept(3)]);
     assert_eq!(holds.let_go(ONE, &Purpose::HOLDS_DATA), [Verdict::Accept(2)]);
     assert_eq!(holds.let_go(ONE, &[Purpose::HoldIke]), [Verdict::Accept(1)]);
+}
+
+#[test]
+fn packets_on_their_way_into_the_queue_go_on_while_ike_still_waits() {
+    let mut holds = holds(10, 1000);
+    holds.let_go(ONE, &[Purpose::HoldEsp, Purpose::HoldInner]);
+    // The session is named again, and what stands of its hold with it.
+    holds.hold(ONE, &[Element::of(Set::HoldIke, [1; 8])]);
+    assert_eq!(holds.take(1, esp(), &[0; 10]), [Verdict::Accept(1)]);
+    assert_eq!(holds.take(2, seen("10.0.1.9", Kind::Other), &[0; 10]), [Verdict::Accept(2)]);
+    assert_eq!(holds.take(3, seen("192.0.2.2", Kind::Ike([1; 8])), &[0; 10]), []);
 }
 
 #[test]

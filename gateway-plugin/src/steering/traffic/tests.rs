@@ -19,10 +19,10 @@ fn traffic() -> Traffic {
 fn keys_are_the_octets_of_the_packet() {
     let traffic = traffic();
     assert_eq!(traffic.hold_esp()[0], Element::of(Set::HoldSpi, [1, 2, 3, 4]));
-    assert_eq!(traffic.block()[0].key, [198, 51, 100, 7, 5, 6, 7, 8]);
+    assert_eq!(traffic.block_data()[0].key, [198, 51, 100, 7, 5, 6, 7, 8]);
     let ike = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88];
     assert_eq!(traffic.hold_ike()[0].key, ike);
-    assert_eq!(traffic.block()[1].key, [&[198, 51, 100, 7][..], &ike].concat());
+    assert_eq!(traffic.block_ike()[0].key, [&[198, 51, 100, 7][..], &ike].concat());
 }
 
 #[test]

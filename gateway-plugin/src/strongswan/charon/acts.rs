@@ -54,13 +54,11 @@ impl Charon {
     ) -> Result<IkeSaInfo, Refusal> {
         let clock = crate::holder::clock::Clock::start();
         loop {
-            let asked = self.ask(session);
             let late = clock.now() >= patience;
+            // One that charon does not have yet is not looked for among all.
+            let asked = if late { Some(self.ask(session)?) } else { self.look_up(session)? };
             match asked {
-                Ok(sa) if holds(&sa) || late => return Ok(sa),
-                Err(refusal) if late || refusal.status != Status::SessionEnded => {
-                    return Err(refusal);
-                }
+                Some(sa) if holds(&sa) || late => return Ok(sa),
                 _ => std::thread::park_timeout(LOOK_AGAIN),
             }
         }
@@ -76,6 +74,8 @@ impl Charon {
         let version = self.version()?;
         let messages = put::ike_messages(context, local, version).map_err(unsent)?;
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        // What it has not read yet need not be asked for.
+        self.socket.settle(PATIENCE).map_err(unsent)?;
         let id = context.session;
         let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
         if !sa.is_passive() {
@@ -103,6 +103,10 @@ impl Charon {
 
     /// What charon does for a session of this connection beside IKE and ESP.
     fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
+        let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
+        if let Some((stats, strongswan, swanctl)) = self.effects.get() {
+            return Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection));
+        }
         let stats = self.vici.stats(PATIENCE).map_err(unanswered)?;
         let read = |path: &Path| {
             checks::Settings::read(path).map_err(|error| {
@@ -111,8 +115,8 @@ impl Charon {
         };
         let strongswan = read(&self.settings.strongswan_conf)?;
         let swanctl = read(&self.settings.swanctl_conf)?;
-        let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
-        Ok(checks::side_effects(&stats, &daemon, &strongswan, &swanctl, connection))
+        let (stats, strongswan, swanctl) = self.effects.put((stats, strongswan, swanctl));
+        Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection))
     }
 }
 
@@ -135,7 +139,7 @@ impl IkeDaemon for Charon {
     }
 
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
-        self.reconcile().map_err(unreachable)?;
+        self.catch_up().map_err(unreachable)?;
         let known = |(session, generation)| Known { session, generation };
         Ok(lock(&self.tracker).sessions().map(known).collect())
     }
@@ -185,20 +189,30 @@ impl IkeDaemon for Charon {
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
-        let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
-        facts.admit(profile)?;
-        let Some((initiator, responder)) = profile.ike_spis else {
+        let facts = match self.facts.get() {
+            Some(facts) => facts,
+            None => {
+                let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
+                self.facts.put(facts)
+            }
+        };
+        let tracker = lock(&self.tracker);
+        facts.admit(profile, &self.settings.hands_out, &|address| tracker.holder(address))?;
+        let Some(spis) = profile.ike_spis else {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
         };
-        let spis = (initiator, responder);
-        match lock(&self.tracker).find(spis) {
-            Some(owner) if owner != profile.session => {
-                let detail = format!("session {owner} here has the same IKE SPIs");
-                Err(Refusal::new(Status::SpiCollision, detail))
-            }
-            _ => Ok(()),
+        let owner = tracker.find(spis);
+        if owner == Some(profile.session) || owner.is_none() && !self.strangers.contains(&spis) {
+            return Ok(());
         }
+        let who = owner.map_or("an IKE SA".to_owned(), |owner| format!("session {owner}"));
+        let detail = format!(
+            "{who} here has the same IKE SPIs ({:016x} and {:016x}): rekey the IKE SA at the source \
+             first",
+            spis.0, spis.1
+        );
+        Err(Refusal::new(Status::SpiCollision, detail))
     }
 
     fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal> {
@@ -257,11 +271,18 @@ impl IkeDaemon for Charon {
         let open = put::activate(&ike, told.ike.remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
-        let sa = self.wait(session, SETTLED, |sa| sa.state == IkeState::Established)?;
-        if sa.state == IkeState::Established {
+        // Its true address comes after it is established: who asks in between would
+        // write the gate's down.
+        let is_up =
+            |sa: &IkeSaInfo| sa.state == IkeState::Established && sa.remote.ip() != gate.gate;
+        let sa = self.wait(session, SETTLED, is_up)?;
+        if is_up(&sa) {
             return Ok(());
         }
-        let detail = format!("charon has the IKE SA in state {:?} after its activation", sa.state);
+        let detail = format!(
+            "charon has the IKE SA in state {:?} towards {} after its activation",
+            sa.state, sa.remote
+        );
         Err(Refusal::new(Status::GatewayFault, detail))
     }
 
@@ -277,7 +298,7 @@ impl IkeDaemon for Charon {
             Err(error) => return Err(unsent(error)),
         }
         lock(&self.tracker).forget(session);
-        self.numbers.remove(&session);
+        self.news.forget(ike.spis());
         Ok(())
     }
 }

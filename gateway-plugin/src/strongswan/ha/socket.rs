@@ -180,6 +180,20 @@ impl HaSocket {
         self.wait_until(patience, |queue| queue.octets == 0)
     }
 
+    /// Waits until whoever receives has taken all that charon sent before this call.
+    ///
+    /// # Errors
+    /// [`SocketError::Behind`] if that does not come within `patience`.
+    pub fn catch_up(&self, patience: Duration) -> Result<(), SocketError> {
+        let mut left = patience;
+        while holder::queue(self.local).is_some_and(|queue| queue.octets > 0) {
+            let behind = SocketError::Behind { patience };
+            left = left.checked_sub(LOOK_AGAIN).ok_or(behind)?;
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
     /// Datagrams that were lost on their way to us because nobody read them. When
     /// it grows, the tracker has gaps.
     pub fn lost(&self) -> u64 {
@@ -259,6 +273,12 @@ pub enum SocketError {
     #[error("charon has not read its HA messages for {patience:?}")]
     Stuck {
         /// How long it was given.
+        patience: Duration,
+    },
+    /// We do not read.
+    #[error("charon's HA messages were not read for {patience:?}: this machine is overloaded")]
+    Behind {
+        /// How long it was waited.
         patience: Duration,
     },
     /// The kernel dropped a message.

@@ -30,24 +30,9 @@ pub(super) fn plain(spi: u32) -> KernelSa {
 pub(super) fn with(protocol: Protocol, transforms: ChildTransforms) -> KernelSa {
     let suite = Suite::of(protocol, &transforms).unwrap();
     let (encryption, integrity) = suite.key_lengths(transforms.key_bits).unwrap();
-    KernelSa {
-        id: SaId { destination: [198, 51, 100, 2].into(), spi: 0x100, protocol, mark: None },
-        source: [198, 51, 100, 1].into(),
-        reqid: 7,
-        mode: Mode::Tunnel,
-        transforms,
-        keys: SaKeys { encryption: key(encryption), integrity: key(integrity) },
-        esn: false,
-        counters: Counters::new(32),
-        window_size: 32,
-        encapsulation: None,
-        if_id: None,
-        output_mark: None,
-        lifetime: Limits::default(),
-        selector: None,
-        flags: SaFlags::TUNNEL,
-        not_carried: Vec::new(),
-    }
+    let id = SaId { destination: [198, 51, 100, 2].into(), spi: 0x100, protocol, mark: None };
+    let keys = SaKeys { encryption: key(encryption), integrity: key(integrity) };
+    KernelSa { reqid: 7, ..KernelSa::new(id, [198, 51, 100, 1].into(), transforms, keys) }
 }
 
 fn addresses() -> impl Strategy<Value = (IpAddr, IpAddr)> {

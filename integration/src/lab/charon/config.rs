@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::Result;
 
+use crate::lab::net::user_shared;
+
 /// Name of charon's own settings in its folder.
 pub const STRONGSWAN: &str = "strongswan.conf";
 /// Name of swanctl's folder in charon's.
@@ -125,7 +127,7 @@ fn own_certificate(id: &str) -> String {
 }
 
 /// The secret of an end user: long enough to be looked for in logs.
-fn user_secret(user: usize) -> String {
+pub fn user_secret(user: usize) -> String {
     format!("preshared-secret-of-end-user-{user}")
 }
 
@@ -135,19 +137,29 @@ impl Vpn {
         self.household(&[user], gateway)
     }
 
-    /// The files of several end users in one node, each with a connection of its own:
-    /// see [`connection_of`].
+    /// The files of several end users in one node, each with a connection and an address
+    /// of its own: see [`connection_of`] and [`user_shared`].
     pub fn household(&self, users: &[usize], gateway: IpAddr) -> Files {
         let alone = users.len() == 1;
         let name = |user| if alone { CONNECTION.into() } else { connection_of(user) };
-        let connections: String =
-            users.iter().map(|user| self.connection(&name(*user), *user, gateway)).collect();
+        let local = |user: &usize| (!alone).then(|| user_shared(*user).of(gateway.is_ipv6()));
+        let connections: String = users
+            .iter()
+            .map(|user| self.connection(&name(*user), *user, local(user), gateway))
+            .collect();
         let secrets = self.secrets(users);
         let swanctl = format!("connections {{ {connections} }}\nsecrets {{\n{secrets} }}\n");
         Files { strongswan: strongswan("", "install_virtual_ip = yes"), swanctl }
     }
 
-    fn connection(&self, name: &str, user: usize, gateway: IpAddr) -> String {
+    fn connection(
+        &self,
+        name: &str,
+        user: usize,
+        address: Option<IpAddr>,
+        gateway: IpAddr,
+    ) -> String {
+        let from = address.map(|address| format!("local_addrs = {address}\n")).unwrap_or_default();
         let id = user_id(user);
         let local = match self.auth {
             Auth::Psk => format!("auth = psk\n id = {id}"),
@@ -157,7 +169,7 @@ impl Vpn {
         let remote = format!("{}\n id = {GATEWAY_ID}", self.gateway_auth());
         let children = self.children(|inner| format!("remote_ts = {inner}"));
         format!(
-            "{name} {{\n{}\n remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n \
+            "{name} {{\n{}\n {from} remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n \
              local {{\n {local}\n }}\n remote {{\n {remote}\n }}\n children {{\n{children} }}\n}}\n",
             self.common(),
             self.vips,

@@ -93,6 +93,7 @@ fn once_only(auth: Auth) -> Result<Value> {
         }
     }
     world.note_keys()?;
+    let lent = lease(&world, home, &moved)?;
     carry(&mut world, 1 - home)?;
     traffic.wait_for_packets(20, EXCHANGE)?;
     traffic.run_for(AFTER);
@@ -107,7 +108,10 @@ fn once_only(auth: Auth) -> Result<Value> {
     })?;
     let mut report = world.finish()?;
     report.expect(same, || "end user 1 has another IKE SA or address".into());
-    report.expect(kept == Some(true), || format!("{moved} is not leased at home: {kept:?}"));
+    for (when, leased) in [("while its user is away", lent), ("after that", kept)] {
+        let other = || format!("{moved} is not leased at home {when}: {leased:?}");
+        report.expect(leased == Some(true), other);
+    }
     report.expect(at_home > 0 && away > 0, || {
         format!("{at_home} others came up at home and {away} at the other gateway")
     });
@@ -120,8 +124,10 @@ fn once_only(auth: Auth) -> Result<Value> {
 
 /// Moves the first user's session away from a gateway.
 fn carry(world: &mut World, from: usize) -> Result<()> {
-    let wanted = spis(world)?;
-    let session = find(world, from, &wanted)?;
+    let (at, session) = world.session_of(1)?;
+    if at != from {
+        bail!("the session of end user 1 is at the other gateway");
+    }
     let summary = world.transfer(from, Some(vec![session]), Mode::Predictive)?;
     if summary.moved != 1 {
         bail!("it did not move: {:?}", summary.failures);
@@ -129,28 +135,14 @@ fn carry(world: &mut World, from: usize) -> Result<()> {
     Ok(())
 }
 
-/// The name of the session with this IKE SA at a gateway.
-fn find(world: &World, at: usize, wanted: &[String; 2]) -> Result<String> {
-    let site = &world.sites[at];
-    let [initiator, _] = wanted;
-    for session in site.control.sessions()? {
-        if session.state != "active" {
-            continue;
-        }
-        let shown = site.ctl(&["show", &session.session])?.to_string();
-        if shown.contains(initiator) {
-            return Ok(session.session);
-        }
-    }
-    bail!("no session has the IKE SA {initiator}")
-}
-
 /// Gives a user the identity and the secret of another one.
 fn pretend(world: &World, user: usize, other: usize) -> Result<()> {
     let charon = &world.users[user - 1];
     let secret = |user| format!("end-user-{user}\"");
     charon.change_connections(|text| {
-        text.replace(&user_id(user), &user_id(other)).replace(&secret(user), &secret(other))
+        let text = text.replace(&user_id(user), &user_id(other));
+        // A first contact would end the other device's IKE SA.
+        text.replace(&secret(user), &secret(other)).replace("unique = no", "unique = never")
     })?;
     charon.load()
 }
@@ -165,7 +157,7 @@ fn address(world: &World, user: usize) -> Result<String> {
 
 /// Whether an address is in use, as a gateway's pools say; nothing if it is not known.
 fn lease(world: &World, at: usize, address: &str) -> Result<Option<bool>> {
-    let text = world.gateways[at].swanctl(&["--get-pools", "--leases"])?;
+    let text = world.gateways[at].swanctl(&["--list-pools", "--leases"])?;
     let line = text.lines().find(|line| line.split_whitespace().any(|word| word == address));
     Ok(line.map(|line| line.contains("online")))
 }

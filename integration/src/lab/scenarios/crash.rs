@@ -72,7 +72,7 @@ impl Played {
             all(user, &world)?;
         }
         world.note_keys()?;
-        world.observed(|observer| observer.mark());
+        world.observed(|observer| observer.mark())?;
         Ok(Self { world, session, at })
     }
 

@@ -138,7 +138,7 @@ fn move_with_traffic(
     // Those of before a rekey belong to whoever had the session then.
     let sas = world.users[0].sas()?;
     let spis: Vec<&String> = sas.iter().flat_map(|sa| &sa.children).map(|c| &c.spi_in).collect();
-    for (spi, owner) in world.observed(|observer| observer.owners()) {
+    for (spi, owner) in world.observed(|observer| observer.owners())? {
         if owner == source && spis.contains(&&format!("{spi:08x}")) {
             bail!("{} speaks for SPI {spi:08x} after the move", GATEWAYS[source]);
         }

@@ -11,6 +11,8 @@ pub mod guest;
 pub mod hostile;
 pub mod kernel_sas;
 pub mod kernel_tests;
+pub mod message_ids;
+pub mod mixed;
 pub mod mobike;
 pub mod mono_lan;
 pub mod moves;
@@ -222,12 +224,84 @@ pub const ALL: &[Scenario] = &[
         run: counters::loss,
     },
     Scenario {
+        name: "message-id-sync",
+        shows: "a new owner agrees with a stock user on Message IDs that it does not know",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: message_ids::scenario,
+    },
+    Scenario {
+        name: "message-id-sync-stock",
+        shows: "stock gateways have no such sessions: who requires one refuses the others",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::message_id_sync,
+    },
+    Scenario {
+        name: "mixed",
+        shows: "a user goes from the kernel to an embedded gateway, and back",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mixed::scenario,
+    },
+    Scenario {
         name: "hostile-local",
         shows: "somebody else on the HA port, a charon that stops, flushed rules: nothing leaks",
         quick: false,
         limit: 240,
         tests_of: &[],
         run: hostile::scenario,
+    },
+    Scenario {
+        name: "pools",
+        shows: "nobody gets the address of a user that moved away, at neither gateway",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::pools,
+    },
+    Scenario {
+        name: "certificates",
+        shows: "the same of users with certificates",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::certificates,
+    },
+    Scenario {
+        name: "eap",
+        shows: "the same of users who prove themselves by EAP",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: addresses::eap,
+    },
+    Scenario {
+        name: "refusals",
+        shows: "a target that lacks something says what and how to cure it; nothing is left",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::all,
+    },
+    Scenario {
+        name: "refusals-multi-lan",
+        shows: "a user without MOBIKE does not leave for another address",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: refusals::multi_lan,
+    },
+    Scenario {
+        name: "spi-collision",
+        shows: "SPIs that are in use at the target are seen before the pause",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: refusals::spi_collision,
     },
     Scenario {
         name: "mono-lan-gateway",

@@ -166,7 +166,7 @@ fn mac(node: &str) -> Result<String> {
 
 /// Which gateway spoke to each user last, by what was seen on the wire.
 fn places(world: &World) -> Result<Vec<usize>> {
-    let owners = world.observed(|observer| observer.owners());
+    let owners = world.observed(|observer| observer.owners())?;
     let of = |charon: &crate::lab::charon::Charon| {
         let sas = charon.sas()?;
         let child = sas.iter().flat_map(|sa| &sa.children).next().context("no Child SA")?;

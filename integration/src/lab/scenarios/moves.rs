@@ -36,7 +36,7 @@ pub(super) fn one_move(setup: Setup, mode: Mode) -> Result<Value> {
     traffic.wait_for_packets(20, PATIENCE)?;
     traffic.run_for(AFTER);
     world.stop_traffic(traffic)?;
-    let owners = world.observed(|observer| observer.owners());
+    let owners = world.observed(|observer| observer.owners())?;
     for user in 1..=users {
         world.still_works(user)?;
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     lab::{
         charon::{Charon, EXCHANGE},
-        gateway::{Settings, Sharing},
+        gateway::{Settings, Sharing, Site},
         net::{GATEWAYS, Namespace, POOLS, SHARED, output, user_outer},
         report::Report,
         traffic::Traffic,
@@ -163,6 +163,15 @@ pub fn all(_: &[PathBuf]) -> Result<Value> {
     case.charon().change_connections(|text| text.replace(theirs, own))?;
     case.charon().load()?;
 
+    // charon at the source tells no scripts: they are read in its file.
+    let at_source = &case.world.gateways[source];
+    at_source.change_connections(|text| {
+        text.replace("esp_proposals", "updown = /bin/true\n   esp_proposals")
+    })?;
+    case.refused("hooks", "side-effects", &["`updown` script", "remove `updown`"])?;
+    let at_source = &case.world.gateways[source];
+    at_source.change_connections(|text| text.replace("updown = /bin/true\n", "\n"))?;
+
     let without = |plugins: &[&str], text: String| {
         let out = |text: String, plugin: &&str| text.replace(&format!(" {plugin} "), " ");
         plugins.iter().fold(text, out)
@@ -181,19 +190,24 @@ pub fn all(_: &[PathBuf]) -> Result<Value> {
     case.refused("transform", "no-transform", &words)?;
     restart(&mut case, &|_| settings.clone())?;
 
-    let room = |site: &mut crate::lab::gateway::Site, most: &str| -> Result<()> {
-        site.kill_linux()?;
-        site.change_settings(|text| {
+    let room = |site: &mut Site, most: &str| {
+        change(site, |text| {
             let rest = text.lines().filter(|line| !line.starts_with("max_sessions"));
             format!("{most}\n{}\n", rest.collect::<Vec<_>>().join("\n"))
-        })?;
-        site.start_linux()?;
-        site.wait_for_peer()
+        })
     };
     room(&mut case.world.sites[target], "max_sessions = 0")?;
     case.refused("room", "no-room", &["raise max_sessions"])?;
     room(&mut case.world.sites[target], "")?;
     case.finish(true)
+}
+
+/// Changes the settings of a gateway that has no session.
+fn change(site: &mut Site, change: impl FnOnce(String) -> String) -> Result<()> {
+    site.kill_linux()?;
+    site.change_settings(change)?;
+    site.start_linux()?;
+    site.wait_for_peer()
 }
 
 /// Different addresses, and a user that did not announce MOBIKE.
@@ -209,6 +223,22 @@ pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
     let mut case = Case::new(setup)?;
     case.refused("mobike", "no-steering", &["MOBIKE", "share the address"])?;
     case.finish(false)
+}
+
+/// A target that wants sessions on which Message IDs can be agreed on (RFC 6311):
+/// between stock charons there is none. Without that wish it takes the session.
+///
+/// # Errors
+/// What could not be done, or was not refused.
+pub fn message_id_sync(_: &[PathBuf]) -> Result<Value> {
+    let mut case = Case::new(mono_lan())?;
+    let target = case.target();
+    let wish = "require = [\"message-id-sync\"]\n";
+    change(&mut case.world.sites[target], |text| format!("{wish}{text}"))?;
+    let words = ["Message-ID synchronisation", "RFC 6311", "strongSwan gateway never"];
+    case.refused("message-id-sync", "no-feature", &words)?;
+    change(&mut case.world.sites[target], |text| text.replace(wish, ""))?;
+    case.finish(true)
 }
 
 /// The inbound SPI or the IKE SPIs are another's at the target.

@@ -83,8 +83,8 @@ fn millis(span: Duration) -> f64 {
 }
 
 /// Waits until the observer has seen it.
-fn seen(world: &World, what: &str, look: impl Fn(&World) -> bool) -> Result<()> {
-    crate::process::wait_for(what, EXCHANGE, || Ok(look(world).then_some(())))
+fn seen(world: &World, what: &str, look: impl Fn(&World) -> Result<bool>) -> Result<()> {
+    crate::process::wait_for(what, EXCHANGE, || Ok(look(world)?.then_some(())))
 }
 
 /// Packets are lost, doubled and reordered.

@@ -43,6 +43,17 @@ fn messages_go_both_ways() {
 }
 
 #[test]
+fn what_waits_unread_is_behind() {
+    let (ours, charon) = pair();
+    ours.catch_up(SOON).unwrap();
+    charon.send(resync().expose()).unwrap();
+    let patience = Duration::from_millis(3);
+    assert!(matches!(ours.catch_up(patience), Err(SocketError::Behind { .. })));
+    ours.receive(SOON).unwrap().unwrap().unwrap();
+    ours.catch_up(SOON).unwrap();
+}
+
+#[test]
 fn nobody_else_is_heard() {
     let (ours, charon) = pair();
     let (stranger, _) = free("127.0.0.1");
