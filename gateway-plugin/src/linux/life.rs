@@ -33,6 +33,9 @@ const FASTEST: u64 = 1 << 24;
 const MAINTENANCE: Duration = Duration::from_secs(5);
 /// After which they are looked at in any case.
 const SLOWEST_LOOK: Duration = Duration::from_secs(10);
+/// Why a session is lost that did not end.
+pub(super) const FORGOTTEN: &str = "the IKE daemon was started anew and no longer knows it: its \
+                                    end user connects again once it notices";
 /// Events that are heard before anything is done about them.
 const AT_ONCE: usize = 256;
 /// How much longer the tables are left alone than it took to read them.
@@ -192,9 +195,7 @@ impl Inner {
         if let Err(refusal) = self.remove_tables(&names) {
             tracing::error!(%session, %refusal, "SAs of a session that is lost are left");
         }
-        let detail = "the IKE daemon was started anew and no longer knows it: its end user \
-                      connects again once it notices";
-        let reason = Refusal::new(Status::SessionEnded, detail);
+        let reason = Refusal::new(Status::SessionEnded, FORGOTTEN);
         tracing::warn!(%session, %reason, "a session is lost");
         self.over(session, GatewayEvent::Lost { session, reason });
     }

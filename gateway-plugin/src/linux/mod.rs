@@ -25,6 +25,7 @@
 //! waits is dropped then.
 
 mod acts;
+mod admit;
 #[cfg(feature = "embedded")]
 mod around;
 mod command;
