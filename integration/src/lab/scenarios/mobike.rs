@@ -43,7 +43,9 @@ pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
     // When it changes its address by itself, it would prefer IPv6.
     world.net.ip(USER, "-6 address flush dev wan")?;
     let user = &mut world.users[0];
-    user.change_settings(|text| text.replacen("charon {", "charon {\n  prefer_best_path = yes", 1))?;
+    user.change_settings(|text| {
+        text.replacen("charon {", "charon {\n  prefer_best_path = yes", 1)
+    })?;
     user.kill()?;
     user.run()?;
     user.load()?;

@@ -310,10 +310,8 @@ pub fn follow(_: &[PathBuf]) -> Result<Value> {
     for flow in &flows {
         let inbound = Refused::at(&flow.node)?.inbound;
         if inbound > 0 {
-            failures.push(format!(
-                "{inbound} packets reached {} while it changed its SAs",
-                flow.node
-            ));
+            failures
+                .push(format!("{inbound} packets reached {} while it changed its SAs", flow.node));
         }
     }
     let there = b.shell("swanctl --list-sas")?.matches("ESTABLISHED").count();
