@@ -100,6 +100,15 @@ impl GatewayKind {
             Self::Linux => 1,
         }
     }
+
+    /// How many sessions one call is about at most. Nothing that a stopped session
+    /// waits for is done before its answer.
+    pub(super) fn sessions_at_once(self) -> usize {
+        match self {
+            Self::Embedded => 1024,
+            Self::Linux => 8,
+        }
+    }
 }
 
 /// Where a peer is.

@@ -148,8 +148,10 @@ pub async fn start(config: Config, gateway: Box<dyn GatewayPlugin>) -> Result<Se
         engine: Engine::new(config.engine.clone(), recovered, now),
         transport,
         // The driver being gone ends the threads as well.
-        hands: Hands::start(gateway, move |heard| drop(heard_sender.blocking_send(heard)))
-            .map_err(StartError::Thread)?,
+        hands: Hands::start(gateway, config.gateway.kind.sessions_at_once(), move |heard| {
+            drop(heard_sender.blocking_send(heard));
+        })
+        .map_err(StartError::Thread)?,
         scribe: Scribe::start(Box::new(store), move |written| {
             drop(written_sender.blocking_send(written));
         })

@@ -70,15 +70,17 @@ pub struct Hands {
 }
 
 impl Hands {
-    /// Starts the thread. `say` must not block for long.
+    /// Starts the thread. One call is about `at_once` sessions at most; `say` must not
+    /// block for long.
     ///
     /// # Errors
     /// What the system says of a new thread.
     pub fn start(
         plugin: Box<dyn GatewayPlugin>,
+        at_once: usize,
         say: impl Fn(Heard) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let work = Arc::new(Work::<Orders>::default());
+        let work = Arc::new(Work::new(Orders::new(at_once)));
         let waiting = Arc::new(AtomicUsize::new(0));
         let worker = Worker {
             plugin,

@@ -31,6 +31,11 @@ pub(super) enum Taken<R> {
 }
 
 impl<Q> Work<Q> {
+    /// With what is kept already.
+    pub(super) fn new(queue: Q) -> Self {
+        Self { state: Mutex::new(State { queue, closed: false }), arrived: Condvar::new() }
+    }
+
     /// Adds work and wakes the thread.
     pub(super) fn add(&self, add: impl FnOnce(&mut Q)) {
         add(&mut self.lock().queue);

@@ -42,7 +42,7 @@ mod datapath;
 pub mod esp;
 mod gateway;
 mod network;
-mod packet;
+pub(crate) mod packet;
 mod remote;
 mod session;
 mod table;

@@ -38,11 +38,12 @@ use crate::plugin::{
     Release, Resume, Stage,
 };
 
-/// For the answer to one call, and for each session in it.
+/// For the answer to one call, and for each session in it: an IKE daemon has its own
+/// deadlines for what is asked of it. A gateway that has ended is noticed at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
-const SESSION_TIMEOUT: Duration = Duration::from_millis(2);
-/// For the beginning of a list, which may be of a million sessions.
-const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(1);
+/// For any answer, and for the beginning of a list, which may be of a million sessions.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a gateway that does not listen is waited for.
 const RECONNECT_TIMEOUT: Duration = Duration::from_millis(600);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -117,8 +118,8 @@ impl RemoteGateway {
         again: bool,
     ) -> Result<Vec<R>, Fault> {
         let patience = match call {
-            Call::LIST => LIST_TIMEOUT,
-            _ => CALL_TIMEOUT + SESSION_TIMEOUT * count as u32,
+            Call::LIST => LONGEST_TIMEOUT,
+            _ => LONGEST_TIMEOUT.min(CALL_TIMEOUT + SESSION_TIMEOUT * count as u32),
         };
         let first = self.exchange_once(call, orders, patience)?;
         let error = match first {

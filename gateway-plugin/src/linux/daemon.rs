@@ -84,8 +84,8 @@ pub enum DaemonEvent {
 /// The owner of the kernel's SAs. It is made with the sending end of a bounded
 /// channel, into which it puts its [`DaemonEvent`]s from threads of its own; where
 /// the channel is full it puts [`DaemonEvent::Gap`] in as soon as there is room.
-/// Every call has a deadline of its own, well below
-/// a second; every act is safe to repeat.
+/// Every question in a call has a deadline of its own, of a second or a little more
+/// where the daemon has much to tell; every act is safe to repeat.
 pub trait IkeDaemon: Send {
     /// What it can carry, without the Child SAs' algorithms, which are the
     /// kernel's.

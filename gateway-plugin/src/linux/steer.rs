@@ -183,11 +183,7 @@ impl Steer for Steered {
         self.moving.iter().try_for_each(|address| self.steering.give_up(*address)).map_err(refusal)
     }
 
-    fn take_free(
-        &mut self,
-        now: Duration,
-        in_use: &dyn Fn(IpAddr) -> bool,
-    ) -> Result<(), Refusal> {
+    fn take_free(&mut self, now: Duration, in_use: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
         self.steering.take_free(now, in_use).map_err(refusal)
     }
 

@@ -151,7 +151,8 @@ impl Voice {
         announcement: Announcement,
         hears: impl Fn(Told) + Send + 'static,
     ) -> Result<(), Mute> {
-        let sightings = self.begin(session, &speaker.association, |talks| talks.announces = true)?;
+        let sightings =
+            self.begin(session, &speaker.association, |talks| talks.announces = true)?;
         let talks = Arc::clone(&self.talks);
         let told = spawn(move || {
             match tell(&speaker, announcement, &sightings, || hears(Told::Begins)) {

@@ -3,10 +3,11 @@
 
 mod acts;
 mod listen;
+mod news;
 mod recent;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashSet},
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -20,7 +21,7 @@ use protocol_spec::{
     status::{Refusal, Status},
 };
 
-use self::recent::Recent;
+use self::{news::News, recent::Recent};
 use super::{
     checks,
     ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version, put},
@@ -33,13 +34,15 @@ use super::{
 use crate::linux::{DaemonEvent, LastResponses};
 
 /// For one question to charon.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Until charon has done what a message told it.
 const SETTLED: Duration = Duration::from_millis(800);
 /// How long what charon is and has configured is not asked again.
 const CONFIGURED: Duration = Duration::from_secs(1);
-/// How long vici's list of all IKE SAs stands for each of them.
-const LISTED: Duration = Duration::from_millis(50);
+/// For each IKE SA in a list of all: charon asks the kernel for its counters.
+const LISTED: Duration = Duration::from_millis(10);
+/// So many IKE SAs may have begun since the newest that was told of.
+const BEGUN: u32 = 4;
 /// Events of vici that wait.
 const EVENTS: usize = 1024;
 
@@ -71,12 +74,9 @@ pub struct Charon {
     socket: HaSocket,
     segments: Segments,
     tracker: Arc<Mutex<Tracker>>,
-    /// charon's own numbers of IKE SAs.
-    numbers: HashMap<SessionId, u32>,
-    /// The highest of them that was seen.
-    newest: u32,
-    /// vici's list.
-    listed: Recent<HashMap<IkeSpis, IkeSaInfo>>,
+    news: Arc<News>,
+    /// IKE SAs of which no session was known when all were listed.
+    strangers: HashSet<IkeSpis>,
     /// What admission looks at.
     facts: Recent<checks::Facts>,
     /// What says which side effects a session has: vici's, and both files.
@@ -150,10 +150,11 @@ impl Charon {
         // charon may start after us: what it says first must find us here.
         let vici = Client::new(&settings.vici);
         let tracker = Arc::new(Mutex::new(Tracker::new(Limits::default())));
+        let news = Arc::new(News::new());
         let listeners = listen::Listeners::start(
-            socket.try_clone()?,
+            [socket.try_clone()?, socket.try_clone()?],
             Subscription::start(&settings.vici, EVENTS)?,
-            Arc::clone(&tracker),
+            (Arc::clone(&tracker), Arc::clone(&news)),
             events,
             new_id,
         )?;
@@ -163,9 +164,8 @@ impl Charon {
             vici,
             socket,
             tracker,
-            numbers: HashMap::new(),
-            newest: 0,
-            listed: Recent::new(LISTED),
+            news,
+            strangers: HashSet::new(),
             facts: Recent::new(CONFIGURED),
             effects: Recent::new(CONFIGURED),
             met: None,
@@ -199,32 +199,46 @@ impl Charon {
             .map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))
     }
 
+    /// Makes up for what was missed, if anything was.
+    fn catch_up(&mut self) -> Result<(), CharonError> {
+        if !self.news.take_missed() {
+            return Ok(());
+        }
+        self.reconcile().inspect_err(|_| self.news.miss())
+    }
+
     /// vici's list, compared with what was heard. Sends a RESYNC for what was
     /// missed.
-    fn reconcile(&mut self) -> Result<Vec<IkeSaInfo>, CharonError> {
-        let path = self.settings.vici.clone();
-        let error = |error| CharonError::Vici { path: path.clone(), error };
+    fn reconcile(&mut self) -> Result<(), CharonError> {
         self.meet()?;
         let mark = lock(&self.tracker).mark();
-        let sas = self.vici.list_sas(PATIENCE).map_err(error)?;
+        let sas = self.list().map_err(|error| {
+            let path = self.settings.vici.clone();
+            CharonError::Vici { path, error }
+        })?;
         let listed: Vec<ListedIke> = sas.iter().map(listed).collect();
         // What the list has and was not heard yet is not missed.
         self.socket.catch_up(PATIENCE)?;
         let mut tracker = lock(&self.tracker);
         let notices = tracker.reconcile(mark, &listed);
-        self.numbers =
-            sas.iter().filter_map(|sa| Some((tracker.find(spis(sa))?, sa.unique_id))).collect();
+        let all = sas.iter().map(spis);
+        self.strangers = all.filter(|spis| tracker.find(*spis).is_none()).collect();
         drop(tracker);
-        self.seen(&sas);
-        self.listed.put(sas.iter().map(|sa| (spis(sa), sa.clone())).collect());
         let missed = listen::missed(&notices, self.segments);
+        self.news.listed(&sas, missed.is_empty());
         for segment in missed {
             tracing::info!(segment, "charon is asked to tell its sessions again");
             if let Err(error) = self.resync(segment) {
                 tracing::warn!(%error, segment, "charon could not be asked");
             }
         }
-        Ok(sas)
+        Ok(())
+    }
+
+    /// All IKE SAs as vici has them now.
+    fn list(&mut self) -> Result<Vec<IkeSaInfo>, ViciError> {
+        let known = u32::try_from(lock(&self.tracker).sessions().count()).unwrap_or(u32::MAX);
+        self.vici.list_sas(PATIENCE + LISTED.saturating_mul(known))
     }
 
     fn resync(&mut self, segment: u16) -> Result<(), Refusal> {
@@ -234,48 +248,39 @@ impl Charon {
         if segment == self.segments.parking() {
             return Ok(());
         }
+        self.news.retell();
         let messages = put::relearn(segment, version).map_err(unsent)?;
         self.socket.send(&messages, PATIENCE).map_err(unsent)
     }
 
     /// The IKE SA of a session as vici has it now.
     fn ask(&mut self, session: SessionId) -> Result<IkeSaInfo, Refusal> {
+        if let Some(found) = self.look_up(session)? {
+            return Ok(found);
+        }
         let wanted = self.ike(session)?.spis();
-        if let Some(number) = self.numbers.get(&session).copied()
-            && let Some(found) = self.vici.find_sa(number, PATIENCE).map_err(unanswered)?
-            && spis(&found) == wanted
-        {
-            return Ok(found);
-        }
-        // charon counts: one that was just put in is the next.
-        let next = self.newest.saturating_add(1);
-        if !self.numbers.contains_key(&session)
-            && let Some(found) = self.vici.find_sa(next, PATIENCE).map_err(unanswered)?
-            && spis(&found) == wanted
-        {
-            self.newest = next;
-            self.numbers.insert(session, next);
-            return Ok(found);
-        }
-        let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
-        self.seen(&all);
+        let all = self.list().map_err(unanswered)?;
         let found = all.into_iter().find(|sa| spis(sa) == wanted).ok_or_else(|| {
             let detail = format!("charon has no IKE SA of session {session} any more");
             Refusal::new(Status::SessionEnded, detail)
         })?;
-        self.numbers.insert(session, found.unique_id);
+        self.news.told(wanted, found.unique_id);
         Ok(found)
     }
 
-    /// The same as it was a moment ago, where the list was read.
-    fn ask_lately(&mut self, session: SessionId) -> Result<IkeSaInfo, Refusal> {
+    /// The same if it has its number, or one that it may have.
+    fn look_up(&mut self, session: SessionId) -> Result<Option<IkeSaInfo>, Refusal> {
         let wanted = self.ike(session)?.spis();
-        let listed = self.listed.get().and_then(|list| list.get(&wanted)).cloned();
-        listed.map_or_else(|| self.ask(session), Ok)
-    }
-
-    fn seen(&mut self, sas: &[IkeSaInfo]) {
-        self.newest = sas.iter().map(|sa| sa.unique_id).max().unwrap_or(0).max(self.newest);
+        for number in self.news.numbers(wanted, BEGUN) {
+            if let Some(found) = self.vici.find_sa(number, PATIENCE).map_err(unanswered)?
+                && spis(&found) == wanted
+            {
+                self.news.told(wanted, number);
+                return Ok(Some(found));
+            }
+        }
+        self.news.forget(wanted);
+        Ok(None)
     }
 
     /// How charon calls a session's IKE SA.

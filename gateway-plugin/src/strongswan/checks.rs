@@ -7,7 +7,7 @@ pub mod settings;
 use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use protocol_spec::{
-    context::{IkeTransforms, SideEffects},
+    context::{IkeTransforms, Prefix, SideEffects},
     profile::Profile,
     status::{Refusal, Status},
 };
@@ -15,8 +15,9 @@ use protocol_spec::{
 pub use self::settings::{Settings, SettingsError};
 use super::{
     ha::IkeSpis,
-    vici::{Algorithms, Client, ConnectionInfo, IkeSaInfo, Pool, Stats, Version, ViciError, names},
+    vici::{Algorithms, Client, ConnectionInfo, Pool, Stats, Version, ViciError, names},
 };
+use crate::embedded::packet::contains;
 
 /// What a charon told of itself at one time. Configurations, pools and leases
 /// change: gather anew for each batch.
@@ -30,8 +31,6 @@ pub struct Facts {
     pub connections: Vec<ConnectionInfo>,
     /// Its pools.
     pub pools: Vec<Pool>,
-    /// Inner addresses of its IKE SAs, by the SPIs of each.
-    pub held: Vec<(IkeSpis, Vec<IpAddr>)>,
     /// What it can compute.
     pub algorithms: Algorithms,
 }
@@ -43,50 +42,48 @@ impl Facts {
     /// See [`ViciError`].
     pub fn gather(client: &mut Client, timeout: Duration) -> Result<Self, ViciError> {
         Ok(Self {
+            // First: a lease that nobody has afterwards is not one of a user who is just
+            // coming up.
+            pools: client.pools(timeout)?,
             version: client.version(timeout)?,
             stats: client.stats(timeout)?,
             connections: client.list_conns(timeout)?,
-            // Before the IKE SAs: a lease that nobody has then is not one of a user
-            // who is just coming up.
-            pools: client.pools(timeout)?,
-            held: client.list_sas(timeout)?.into_iter().map(inner_addresses).collect(),
             algorithms: client.algorithms(timeout)?,
         })
     }
 
-    /// Whether a session of this profile could be put into this charon.
+    /// Whether a session of this profile could be put into this charon. `own` is what
+    /// this gateway hands out, also by others than charon's pools; `holder` is the IKE
+    /// SA here whose end user has an inner address.
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn admit(&self, profile: &Profile) -> Result<(), Refusal> {
+    pub fn admit(
+        &self,
+        profile: &Profile,
+        own: &[Prefix],
+        holder: &dyn Fn(IpAddr) -> Option<IkeSpis>,
+    ) -> Result<(), Refusal> {
         let Some(spis) = profile.ike_spis else { return Ok(()) };
         plugins(&self.stats)?;
         configuration(&self.connections, &profile.configuration, [])?;
-        addresses(&self.pools, &profile.virtual_ips, &self.lent(spis))?;
+        let lent = self.lent(spis, holder);
+        addresses(&self.pools, &profile.virtual_ips, &lent)?;
+        own_range(own, &profile.virtual_ips, &lent)?;
         if let Some(transforms) = &profile.ike_transforms {
             ike_transforms(&self.algorithms, transforms)?;
         }
         no_side_effects(profile.side_effects)
     }
 
-    /// Whether there is an IKE SA with these SPIs.
-    pub fn has(&self, ike: IkeSpis) -> bool {
-        self.held.iter().any(|(spis, _)| *spis == ike)
-    }
-
     /// Addresses that this charon handed out and that left with a session: their
     /// leases were kept (see [`lend`](super::ha::put::lend)), and no IKE SA here has
     /// them, unless it is the session's own.
-    fn lent(&self, own: IkeSpis) -> Vec<IpAddr> {
-        let others = || self.held.iter().filter(|(spis, _)| *spis != own);
-        let free = |address: &IpAddr| !others().any(|(_, held)| held.contains(address));
+    fn lent(&self, own: IkeSpis, holder: &dyn Fn(IpAddr) -> Option<IkeSpis>) -> Vec<IpAddr> {
+        let free = |address: &IpAddr| holder(*address).is_none_or(|spis| spis == own);
         let leases = self.pools.iter().flat_map(|pool| &pool.leases);
         leases.filter(|lease| lease.online).map(|lease| lease.address).filter(free).collect()
     }
-}
-
-fn inner_addresses(sa: IkeSaInfo) -> (IkeSpis, Vec<IpAddr>) {
-    ((sa.spi_initiator, sa.spi_responder), sa.virtual_ips)
 }
 
 /// The plugins without which nothing can be moved.
@@ -163,6 +160,23 @@ pub fn addresses(pools: &[Pool], moved: &[IpAddr], lent: &[IpAddr]) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Nor may they be ones that this gateway hands out by other means than charon's pools
+/// (RADIUS, DHCP): what was lent of those is not known.
+///
+/// # Errors
+/// [`Status::AddressCollision`].
+pub fn own_range(own: &[Prefix], moved: &[IpAddr], lent: &[IpAddr]) -> Result<(), Refusal> {
+    let taken = |address: &&IpAddr| {
+        !lent.contains(address) && own.iter().any(|prefix| contains(prefix, **address))
+    };
+    let Some(address) = moved.iter().find(taken) else { return Ok(()) };
+    let detail = format!(
+        "{address} is among the addresses that this gateway hands out itself \
+         (strongswan.hands_out): give each gateway a range of its own"
+    );
+    Err(Refusal::new(Status::AddressCollision, detail))
 }
 
 /// charon must be able to compute what the IKE SA negotiated. The algorithms of

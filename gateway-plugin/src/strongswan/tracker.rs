@@ -22,7 +22,10 @@ mod listing;
 mod numbers;
 mod parts;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::IpAddr,
+};
 
 use protocol_spec::{
     context::{Context, IkeSa},
@@ -181,6 +184,21 @@ impl Tracker {
     /// The session that an IKE SA belongs to.
     pub fn find(&self, ike: IkeSpis) -> Option<SessionId> {
         self.owners.get(&ike).copied()
+    }
+
+    /// Whether a session's IKE SA has a Child SA with this inbound SPI.
+    pub fn has_child(&self, ike: IkeSpis, inbound: u32) -> bool {
+        let session = self.owners.get(&ike).and_then(|owner| self.sessions.get(owner));
+        session.is_some_and(|session| session.children.iter().any(|c| c.inbound == inbound))
+    }
+
+    /// The IKE SA whose end user has this inner address.
+    pub fn holder(&self, address: IpAddr) -> Option<IkeSpis> {
+        let nodes = self.sessions.values().map(|session| &session.ike);
+        nodes
+            .into_iter()
+            .find(|ike| ike.facts.virtual_ips.contains(&address))
+            .map(|ike| ike.id.spis())
     }
 
     /// How charon calls a session's IKE SA.

@@ -45,8 +45,11 @@ const QUEUE: usize = 128 << 20;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long whoever looks waits until all that was sent before has been seen.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// For the same reason.
+/// For the same reason; while it is not behind.
 const NICENESS: &str = "19";
+/// Frames between two looks whether it is behind, and by how much it may be.
+const OFTEN: u32 = 4096;
+const BEHIND: Duration = Duration::from_secs(2);
 
 const ETH_P_ALL: u16 = 3;
 
@@ -119,7 +122,7 @@ impl Tap {
         let listener = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tap".into())
-            .spawn(move || yield_to_all().and_then(|()| listen(&socket, file, &listener)))?;
+            .spawn(move || renice(NICENESS).and_then(|()| listen(&socket, file, &listener)))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -151,10 +154,10 @@ impl Tap {
     }
 }
 
-/// This thread runs when no other wants to.
-fn yield_to_all() -> Result<()> {
+/// This thread yields to others so much.
+fn renice(niceness: &str) -> Result<()> {
     let thread = gettid().to_string();
-    let set = Command::new("renice").args(["-n", NICENESS, "-p", &thread]).output();
+    let set = Command::new("renice").args(["-n", niceness, "-p", &thread]).output();
     let set = set.context("renice, of util-linux")?;
     if !set.status.success() {
         bail!("renice: {}", String::from_utf8_lossy(&set.stderr).trim());
@@ -171,6 +174,7 @@ fn listen(socket: &Socket, mut file: Capture, shared: &Shared) -> Result<()> {
     let mut ancillary = cmsg_space!(TimeSpec, u32);
     let mut before = wall_clock()?;
     let mut ends = false;
+    let (mut frames, mut hurries) = (0_u32, false);
     loop {
         let mut slices = [IoSliceMut::new(&mut buffer)];
         let flags = MsgFlags::MSG_DONTWAIT;
@@ -180,6 +184,9 @@ fn listen(socket: &Socket, mut file: Capture, shared: &Shared) -> Result<()> {
             Ok(message) => message,
             Err(Errno::EAGAIN) if ends => return file.finish(),
             Err(Errno::EAGAIN) => {
+                if std::mem::take(&mut hurries) {
+                    renice(NICENESS)?;
+                }
                 // Nothing is left of what was sent before that time.
                 shared.reach(before);
                 std::thread::sleep(PAUSE);
@@ -207,6 +214,11 @@ fn listen(socket: &Socket, mut file: Capture, shared: &Shared) -> Result<()> {
         file.write(at, octets)?;
         shared.observer().see(Frame { link, at, octets });
         shared.reach(at);
+        frames = frames.wrapping_add(1);
+        if !hurries && frames.is_multiple_of(OFTEN) && wall_clock()?.saturating_sub(at) > BEHIND {
+            hurries = true;
+            renice("0")?;
+        }
     }
 }
 

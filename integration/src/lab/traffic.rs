@@ -7,7 +7,7 @@ pub mod tcp;
 use std::{
     io::IoSliceMut,
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _},
     process::Command,
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::{
     cmsg_space,
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         socket::{
             ControlMessageOwned, MsgFlags, recvmsg, setsockopt,
@@ -291,11 +292,20 @@ fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
 
 /// Receives on all sockets until it shall stop.
 fn receive(pairs: &[[UdpSocket; 2]], shared: &Shared) -> Result<()> {
+    let sockets: Vec<_> = pairs.iter().flatten().collect();
+    let mut ready: Vec<_> =
+        sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
     loop {
         let stop = shared.stop.load(Ordering::Relaxed);
-        for (at, socket) in pairs.iter().flatten().enumerate() {
-            // What comes to the user's socket went the other way.
-            drain(socket, &mut lock(&shared.counts[at ^ 1]))?;
+        match poll(&mut ready, PollTimeout::ZERO) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        for (at, socket) in sockets.iter().enumerate() {
+            if ready[at].any() == Some(true) {
+                // What comes to the user's socket went the other way.
+                drain(socket, &mut lock(&shared.counts[at ^ 1]))?;
+            }
         }
         if stop {
             return Ok(());

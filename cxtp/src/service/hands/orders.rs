@@ -8,12 +8,10 @@ use protocol_spec::id::SessionId;
 use super::{LOOKS, LookReply};
 use crate::engine::GatewayCommand;
 
-/// Sessions in one call.
-const CHUNK: usize = 1024;
-
 /// What is to be done, in its order.
-#[derive(Default)]
 pub(super) struct Orders {
+    /// Sessions in one call.
+    at_once: usize,
     urgent: VecDeque<GatewayCommand>,
     calm: VecDeque<GatewayCommand>,
     looks: VecDeque<(SessionId, LookReply)>,
@@ -26,6 +24,11 @@ pub(super) enum Next {
 }
 
 impl Orders {
+    pub(super) fn new(at_once: usize) -> Self {
+        let (urgent, calm, looks) = Default::default();
+        Self { at_once: at_once.max(1), urgent, calm, looks }
+    }
+
     pub(super) fn push(&mut self, command: GatewayCommand) {
         let queue = if is_urgent(&command) { &mut self.urgent } else { &mut self.calm };
         // One list answers all who asked.
@@ -49,25 +52,25 @@ impl Orders {
 
     /// The next call.
     pub(super) fn next(&mut self) -> Option<Next> {
-        pop(&mut self.urgent).map(Next::Command).or_else(|| self.next_calm())
+        pop(&mut self.urgent, self.at_once).map(Next::Command).or_else(|| self.next_calm())
     }
 
     /// The next call that no stopped session waits for.
     pub(super) fn next_calm(&mut self) -> Option<Next> {
         let look = self.looks.pop_front().map(|(session, reply)| Next::Look(session, reply));
-        look.or_else(|| pop(&mut self.calm).map(Next::Command))
+        look.or_else(|| pop(&mut self.calm, self.at_once).map(Next::Command))
     }
 }
 
-/// The first command, with what follows of the same kind, up to a chunk.
-fn pop(queue: &mut VecDeque<GatewayCommand>) -> Option<GatewayCommand> {
+/// The first command, with what follows of the same kind, up to so many sessions.
+fn pop(queue: &mut VecDeque<GatewayCommand>, at_once: usize) -> Option<GatewayCommand> {
     let mut first = queue.pop_front()?;
-    if let Some(rest) = beyond_chunk(&mut first) {
+    if let Some(rest) = beyond(&mut first, at_once) {
         queue.push_front(rest);
         return Some(first);
     }
     while let Some(next) = queue.front_mut()
-        && join(&mut first, next)
+        && join(&mut first, next, at_once)
     {
         queue.pop_front();
     }
@@ -75,45 +78,46 @@ fn pop(queue: &mut VecDeque<GatewayCommand>) -> Option<GatewayCommand> {
 }
 
 /// Takes what is too much for one call out of a command.
-fn beyond_chunk(command: &mut GatewayCommand) -> Option<GatewayCommand> {
+fn beyond(command: &mut GatewayCommand, at_once: usize) -> Option<GatewayCommand> {
     fn rest<T>(
         entries: &mut Vec<T>,
+        at_once: usize,
         again: impl FnOnce(Vec<T>) -> GatewayCommand,
     ) -> Option<GatewayCommand> {
-        (entries.len() > CHUNK).then(|| again(entries.split_off(CHUNK)))
+        (entries.len() > at_once).then(|| again(entries.split_off(at_once)))
     }
     match command {
-        GatewayCommand::Snapshot(entries) => rest(entries, GatewayCommand::Snapshot),
-        GatewayCommand::Stage(entries) => rest(entries, GatewayCommand::Stage),
-        GatewayCommand::Pause(entries) => rest(entries, GatewayCommand::Pause),
-        GatewayCommand::Resume(entries) => rest(entries, GatewayCommand::Resume),
-        GatewayCommand::Activate(entries) => rest(entries, GatewayCommand::Activate),
-        GatewayCommand::Release(entries) => rest(entries, GatewayCommand::Release),
-        GatewayCommand::Discard(entries) => rest(entries, GatewayCommand::Discard),
-        GatewayCommand::Extend(entries) => rest(entries, GatewayCommand::Extend),
+        GatewayCommand::Snapshot(entries) => rest(entries, at_once, GatewayCommand::Snapshot),
+        GatewayCommand::Stage(entries) => rest(entries, at_once, GatewayCommand::Stage),
+        GatewayCommand::Pause(entries) => rest(entries, at_once, GatewayCommand::Pause),
+        GatewayCommand::Resume(entries) => rest(entries, at_once, GatewayCommand::Resume),
+        GatewayCommand::Activate(entries) => rest(entries, at_once, GatewayCommand::Activate),
+        GatewayCommand::Release(entries) => rest(entries, at_once, GatewayCommand::Release),
+        GatewayCommand::Discard(entries) => rest(entries, at_once, GatewayCommand::Discard),
+        GatewayCommand::Extend(entries) => rest(entries, at_once, GatewayCommand::Extend),
         // The answer to a question is one; it has no more than a message may.
         GatewayCommand::List | GatewayCommand::Admit(..) => None,
     }
 }
 
 /// Adds all of `next` to `first` where both are the same act and fit one call.
-fn join(first: &mut GatewayCommand, next: &mut GatewayCommand) -> bool {
-    fn take<T>(to: &mut Vec<T>, from: &mut Vec<T>) -> bool {
-        let fits = to.len() + from.len() <= CHUNK;
+fn join(first: &mut GatewayCommand, next: &mut GatewayCommand, at_once: usize) -> bool {
+    fn take<T>(to: &mut Vec<T>, from: &mut Vec<T>, at_once: usize) -> bool {
+        let fits = to.len() + from.len() <= at_once;
         if fits {
             to.append(from);
         }
         fits
     }
     match (first, next) {
-        (GatewayCommand::Snapshot(to), GatewayCommand::Snapshot(from)) => take(to, from),
-        (GatewayCommand::Stage(to), GatewayCommand::Stage(from)) => take(to, from),
-        (GatewayCommand::Pause(to), GatewayCommand::Pause(from)) => take(to, from),
-        (GatewayCommand::Resume(to), GatewayCommand::Resume(from)) => take(to, from),
-        (GatewayCommand::Activate(to), GatewayCommand::Activate(from)) => take(to, from),
-        (GatewayCommand::Release(to), GatewayCommand::Release(from)) => take(to, from),
-        (GatewayCommand::Discard(to), GatewayCommand::Discard(from)) => take(to, from),
-        (GatewayCommand::Extend(to), GatewayCommand::Extend(from)) => take(to, from),
+        (GatewayCommand::Snapshot(to), GatewayCommand::Snapshot(from)) => take(to, from, at_once),
+        (GatewayCommand::Stage(to), GatewayCommand::Stage(from)) => take(to, from, at_once),
+        (GatewayCommand::Pause(to), GatewayCommand::Pause(from)) => take(to, from, at_once),
+        (GatewayCommand::Resume(to), GatewayCommand::Resume(from)) => take(to, from, at_once),
+        (GatewayCommand::Activate(to), GatewayCommand::Activate(from)) => take(to, from, at_once),
+        (GatewayCommand::Release(to), GatewayCommand::Release(from)) => take(to, from, at_once),
+        (GatewayCommand::Discard(to), GatewayCommand::Discard(from)) => take(to, from, at_once),
+        (GatewayCommand::Extend(to), GatewayCommand::Extend(from)) => take(to, from, at_once),
         _ => false,
     }
 }

@@ -12,6 +12,9 @@ use protocol_spec::{
 use super::*;
 use crate::engine::StageOrder;
 
+/// Sessions in one call.
+const AT_ONCE: usize = 1024;
+
 fn id(number: u16) -> SessionId {
     let mut octets = [0; 16];
     octets[..2].copy_from_slice(&number.to_be_bytes());
@@ -114,7 +117,8 @@ impl Theatre {
         let sinks = Arc::new(Mutex::new(Vec::new()));
         let puppet = Puppet { calls: tell_call, word: words, sinks: Arc::clone(&sinks) };
         let (tell, heard) = std_mpsc::channel();
-        let hands = Hands::start(Box::new(puppet), move |heard| drop(tell.send(heard))).unwrap();
+        let hands = Hands::start(Box::new(puppet), AT_ONCE, move |heard| drop(tell.send(heard)));
+        let hands = hands.unwrap();
         let theatre = Self { hands, heard, calls, word, sinks };
         assert!(matches!(theatre.hear(), Heard::Up(_)));
         theatre.plays("list 0");

@@ -150,11 +150,7 @@ impl Steer for ModelSteer {
         call(&self.ground, "released", |_| Ok(()))
     }
 
-    fn take_free(
-        &mut self,
-        _: Duration,
-        in_use: &dyn Fn(IpAddr) -> bool,
-    ) -> Result<(), Refusal> {
+    fn take_free(&mut self, _: Duration, in_use: &dyn Fn(IpAddr) -> bool) -> Result<(), Refusal> {
         lock(&self.ground).may_take = in_use(SHARED);
         Ok(())
     }

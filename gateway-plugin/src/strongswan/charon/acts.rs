@@ -54,13 +54,11 @@ impl Charon {
     ) -> Result<IkeSaInfo, Refusal> {
         let clock = crate::holder::clock::Clock::start();
         loop {
-            let asked = self.ask(session);
             let late = clock.now() >= patience;
+            // One that charon does not have yet is not looked for among all.
+            let asked = if late { Some(self.ask(session)?) } else { self.look_up(session)? };
             match asked {
-                Ok(sa) if holds(&sa) || late => return Ok(sa),
-                Err(refusal) if late || refusal.status != Status::SessionEnded => {
-                    return Err(refusal);
-                }
+                Some(sa) if holds(&sa) || late => return Ok(sa),
                 _ => std::thread::park_timeout(LOOK_AGAIN),
             }
         }
@@ -141,7 +139,7 @@ impl IkeDaemon for Charon {
     }
 
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
-        self.reconcile().map_err(unreachable)?;
+        self.catch_up().map_err(unreachable)?;
         let known = |(session, generation)| Known { session, generation };
         Ok(lock(&self.tracker).sessions().map(known).collect())
     }
@@ -168,7 +166,7 @@ impl IkeDaemon for Charon {
     fn describe(&mut self, session: SessionId) -> Result<Described, Refusal> {
         let told = lock(&self.tracker).describe(session);
         let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
-        let now = self.ask_lately(session)?;
+        let now = self.ask(session)?;
         let mut ike = told.ike;
         if now.state != IkeState::Passive {
             (ike.local, ike.remote) = (now.local, now.remote);
@@ -198,13 +196,14 @@ impl IkeDaemon for Charon {
                 self.facts.put(facts)
             }
         };
-        facts.admit(profile)?;
+        let tracker = lock(&self.tracker);
+        facts.admit(profile, &self.settings.hands_out, &|address| tracker.holder(address))?;
         let Some(spis) = profile.ike_spis else {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
         };
-        let owner = lock(&self.tracker).find(spis);
-        if owner == Some(profile.session) || owner.is_none() && !facts.has(spis) {
+        let owner = tracker.find(spis);
+        if owner == Some(profile.session) || owner.is_none() && !self.strangers.contains(&spis) {
             return Ok(());
         }
         let who = owner.map_or("an IKE SA".to_owned(), |owner| format!("session {owner}"));
@@ -295,8 +294,7 @@ impl IkeDaemon for Charon {
         let messages: Vec<_> = messages.into_iter().collect::<Result<_, _>>().map_err(unsent)?;
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         lock(&self.tracker).forget(session);
-        self.numbers.remove(&session);
-        self.facts.clear();
+        self.news.forget(ike.spis());
         Ok(())
     }
 }

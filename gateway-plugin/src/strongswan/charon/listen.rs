@@ -14,14 +14,14 @@ use std::{
 
 use protocol_spec::id::SessionId;
 
-use super::lock;
+use super::{PATIENCE, lock, news::News, spis};
 use crate::{
     linux::{DaemonEvent, Known},
     plugin::GatewayEvent,
     strongswan::{
         ha::{HaSocket, Segments},
         tracker::{Notice, Tracker},
-        vici::{Event, Subscription},
+        vici::{Event, IkeSaInfo, Subscription},
     },
 };
 
@@ -36,20 +36,21 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) fn start(
-        socket: HaSocket,
+        [socket, heard]: [HaSocket; 2],
         subscription: Subscription,
-        tracker: Arc<Mutex<Tracker>>,
+        (tracker, news): (Arc<Mutex<Tracker>>, Arc<News>),
         events: SyncSender<DaemonEvent>,
         new_id: fn() -> SessionId,
     ) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         let messages = {
-            let (stopping, out) = (Arc::clone(&stopping), Out::new(events.clone()));
+            let (stopping, out) = (Arc::clone(&stopping), Out::new(events.clone(), &news));
+            let tracker = Arc::clone(&tracker);
             move || hear(&socket, &tracker, out, new_id, &stopping)
         };
         let notes = {
-            let (stopping, out) = (Arc::clone(&stopping), Out::new(events));
-            move || heed(&subscription, out, &stopping)
+            let (stopping, out) = (Arc::clone(&stopping), Out::new(events, &news));
+            move || heed(&subscription, (&heard, &tracker), out, &stopping)
         };
         let threads = vec![
             Builder::new().name("charon-ha".to_owned()).spawn(messages)?,
@@ -74,11 +75,18 @@ impl Drop for Listeners {
 struct Out {
     events: SyncSender<DaemonEvent>,
     missed: bool,
+    news: Arc<News>,
 }
 
 impl Out {
-    fn new(events: SyncSender<DaemonEvent>) -> Self {
-        Self { events, missed: false }
+    fn new(events: SyncSender<DaemonEvent>, news: &Arc<News>) -> Self {
+        Self { events, missed: false, news: Arc::clone(news) }
+    }
+
+    /// charon did something that was not heard.
+    fn gap(&mut self) {
+        self.news.miss();
+        self.put(DaemonEvent::Gap);
     }
 
     fn put(&mut self, event: DaemonEvent) {
@@ -108,17 +116,25 @@ fn hear(
             Ok(None) => {
                 let now = socket.lost();
                 if std::mem::replace(&mut lost, now) != now {
-                    out.put(DaemonEvent::Gap);
+                    out.gap();
                 }
                 out.catch_up();
             }
             Ok(Some(Ok((_, message)))) => {
                 let notices = lock(tracker).handle(message, new_id());
-                notices.iter().filter_map(told).for_each(|event| out.put(event));
+                for event in notices.iter().filter_map(told) {
+                    match event {
+                        DaemonEvent::Up(_) => out.news.up(),
+                        // Only what is known is told without a gap.
+                        DaemonEvent::Gap => out.news.miss(),
+                        _ => {}
+                    }
+                    out.put(event);
+                }
             }
             Ok(Some(Err(error))) => {
                 tracing::warn!(%error, "charon said something on the HA socket that is not known");
-                out.put(DaemonEvent::Gap);
+                out.gap();
             }
             Err(error) => {
                 tracing::error!(%error, "the HA socket is broken");
@@ -128,18 +144,47 @@ fn hear(
     }
 }
 
-/// vici's events: only that something changed of which no HA message tells.
-fn heed(subscription: &Subscription, mut out: Out, stopping: &AtomicBool) {
+/// vici's events: numbers of IKE SAs, and what no HA message told.
+fn heed(
+    subscription: &Subscription,
+    (heard, tracker): (&HaSocket, &Mutex<Tracker>),
+    mut out: Out,
+    stopping: &AtomicBool,
+) {
+    // What is over for vici should be so for us, once all is heard that charon said.
+    let still = |ike: &IkeSaInfo, child: Option<u32>| {
+        let caught_up = heard.catch_up(PATIENCE);
+        let tracker = lock(tracker);
+        caught_up.is_err()
+            || child.map_or_else(
+                || tracker.find(spis(ike)).is_some(),
+                |inbound| tracker.has_child(spis(ike), inbound),
+            )
+    };
     while !stopping.load(Ordering::Acquire) {
         match subscription.next(LOOK_UP) {
             None => out.catch_up(),
             Some(Event::Gap { reason }) => {
                 tracing::info!(reason, "charon's events were interrupted");
-                out.put(DaemonEvent::Gap);
+                out.gap();
             }
-            Some(Event::IkeMoved { .. } | Event::IkeDown(_) | Event::ChildDown(..)) => {
-                out.put(DaemonEvent::Gap);
+            Some(Event::Listening { .. }) => out.gap(),
+            Some(Event::IkeUp(ike)) => out.news.told(spis(&ike), ike.unique_id),
+            Some(Event::IkeRekeyed { old, new }) => {
+                out.news.forget(spis(&old));
+                out.news.told(spis(&new), new.unique_id);
             }
+            // Of one that is not up yet HA messages tell where it is.
+            Some(Event::IkeMoved { ike, .. }) if lock(tracker).find(spis(&ike)).is_some() => {
+                out.gap();
+            }
+            Some(Event::IkeDown(ike)) => {
+                out.news.forget(spis(&ike));
+                if still(&ike, None) {
+                    out.gap();
+                }
+            }
+            Some(Event::ChildDown(ike, child)) if still(&ike, child.spi_in) => out.gap(),
             Some(_) => {}
         }
     }

@@ -28,11 +28,6 @@ impl<T> Recent<T> {
     pub(super) fn put(&mut self, answer: T) -> &T {
         &self.answer.insert((self.clock.now(), answer)).1
     }
-
-    /// Forgets it.
-    pub(super) fn clear(&mut self) {
-        self.answer = None;
-    }
 }
 
 #[cfg(test)]
@@ -45,8 +40,6 @@ mod tests {
         assert_eq!(recent.get(), None);
         assert_eq!(*recent.put(1), 1);
         assert_eq!(recent.get(), Some(&1));
-        recent.clear();
-        assert_eq!(recent.get(), None);
         let mut never = Recent::new(Duration::ZERO);
         never.put(1);
         assert_eq!(never.get(), None);

@@ -112,6 +112,16 @@ fn a_moved_address_must_not_be_one_that_is_handed_out() {
 }
 
 #[test]
+fn what_is_handed_out_by_others_than_charon_is_in_the_configuration() {
+    let own = [Prefix { address: ip("10.8.0.0"), bits: 24 }];
+    let (inside, outside) = (ip("10.8.0.7"), ip("10.8.1.7"));
+    assert_eq!(own_range(&own, &[outside], &[]), Ok(()));
+    let words = ["10.8.0.7", "strongswan.hands_out", "a range of its own"];
+    refused(own_range(&own, &[outside, inside], &[]), Status::AddressCollision, &words);
+    assert_eq!(own_range(&own, &[inside], &[inside]), Ok(()));
+}
+
+#[test]
 fn a_lease_that_no_ike_sa_has_was_lent() {
     let lease = |address, online| Lease { address, identity: "a".to_owned(), online };
     let (ours, other) = (ip("10.9.0.12"), ip("10.9.0.13"));
@@ -124,16 +134,16 @@ fn a_lease_that_no_ike_sa_has_was_lent() {
         stats: stats(&["ha", "kernel-netlink"]),
         connections: connections(),
         pools: vec![pool("10.9.0.10", 10)],
-        held: vec![((1, 2), vec![other])],
         algorithms: Algorithms::default(),
     };
     facts.pools[0].leases =
         vec![lease(ours, true), lease(other, true), lease(ip("10.9.0.14"), false)];
-    assert_eq!(facts.lent((3, 4)), [ours]);
+    let held = |address| (address == other).then_some((1, 2));
+    assert_eq!(facts.lent((3, 4), &held), [ours]);
     // What was staged before is in its own way for nobody.
-    facts.held.push(((3, 4), vec![ours]));
-    assert_eq!(facts.lent((3, 4)), [ours]);
-    assert!(facts.lent((5, 6)).is_empty());
+    let staged = |address| if address == ours { Some((3, 4)) } else { held(address) };
+    assert_eq!(facts.lent((3, 4), &staged), [ours]);
+    assert!(facts.lent((5, 6), &staged).is_empty());
 }
 
 #[test]

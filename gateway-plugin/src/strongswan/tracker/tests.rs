@@ -364,6 +364,20 @@ fn the_list_corrects_what_was_not_told() {
 }
 
 #[test]
+fn what_a_session_has_is_found() {
+    let mut tracker = one();
+    let spis = id(1).spis();
+    assert!(tracker.has_child(spis, 100));
+    assert!(!tracker.has_child(spis, 102) && !tracker.has_child(id(9).spis(), 100));
+    let address: IpAddr = "10.9.0.7".parse().unwrap();
+    assert_eq!(tracker.holder(address), None);
+    let mut list = [listed(spis, &[(100, true)])];
+    list[0].virtual_ips = vec![address];
+    tracker.reconcile(tracker.mark(), &list);
+    assert_eq!(tracker.holder(address), Some(spis));
+}
+
+#[test]
 fn a_session_that_came_up_after_the_list_stays() {
     let mut tracker = one();
     let before = tracker.mark();
