@@ -89,11 +89,9 @@ impl Core {
         self.windows(id, batch, &target, Some(from), to);
         if (from, to) == (SourceState::Retreating, SourceState::Resuming)
             && session.deadline.is_none()
-            && let Place::Leaving(departure) = &mut session.place
         {
             // The gateway has not answered the resume of the retreat yet. A second
             // one might be done after the next pause.
-            self.withdraw(id, departure);
             return step;
         }
         self.deadline(id, session, None);
@@ -161,7 +159,9 @@ impl Core {
                 //= spec CXTP-6.2-4
                 self.deadline(id, session, Some(self.config.max_transfer_time));
             }
-            S::Halting => self.withdraw(id, departure),
+            // The target is told when the session goes on here: what waits there comes
+            // back then, and would be lost before.
+            S::Halting => {}
             S::Committing => self.commit(id, session),
             S::Committed => self.committed(id, session),
             S::InDoubt => self.doubt(id, session, from),
@@ -177,16 +177,12 @@ impl Core {
                 self.outbox.release.push((id, departure.epoch, departure.target.clone()));
             }
             S::Returning => {
-                self.withdraw(id, departure);
                 session.known = session.known.next();
                 let (epoch, from) = (session.known, departure.from.clone());
                 self.record(id, session, Record::Resumed { session: id, epoch, from });
             }
             S::Retreating => self.outbox.resume.push((id, owned, Vec::new())),
-            S::Resuming => {
-                self.withdraw(id, departure);
-                self.outbox.resume.push((id, owned, departure.from.clone()));
-            }
+            S::Resuming => self.outbox.resume.push((id, owned, departure.from.clone())),
             S::Moved | S::Kept | S::Ended | S::Lost => self.departed(id, session),
         }
     }

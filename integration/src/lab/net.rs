@@ -64,16 +64,17 @@ pub fn user_outer(user: usize) -> Pair {
     Pair::new([10, 0, 16 + high, low], [1, 0x10, u16::from_be_bytes([high, low])])
 }
 
-/// Address on the outer network of end user `user` who shares a node with others.
-pub fn lodger_outer(user: usize) -> Pair {
-    const FIRST: usize = 0x400;
-    user_outer(FIRST + user)
-}
-
 /// Address of end user `user` behind the router.
 pub fn user_access(user: usize) -> Pair {
     let [high, low] = u16::try_from(user).unwrap_or(u16::MAX).to_be_bytes();
     Pair::new([172, 16, 16 + high, low], [2, 0x10, u16::from_be_bytes([high, low])])
+}
+
+/// Address of end user `user` outside, where it shares its node with others: the
+/// gateways tell users apart by their addresses.
+pub fn user_shared(user: usize) -> Pair {
+    let [high, low] = u16::try_from(user).unwrap_or(u16::MAX).to_be_bytes();
+    Pair::new([10, 0, 128 | high, low], [1, 0x20, u16::from_be_bytes([high, low])])
 }
 
 /// Own addresses of the gateways on the outer network.
@@ -316,7 +317,7 @@ impl Net {
     pub fn add_users(&self, node: &str, users: &[usize]) -> Result<()> {
         let device = Network::Outer.interface();
         let line = |user: &usize| {
-            let [v4, v6] = lodger_outer(*user).with_prefixes();
+            let [v4, v6] = user_shared(*user).with_prefixes();
             format!("address add {v4} dev {device}\naddress add {v6} dev {device} nodad\n")
         };
         let file = format!("/tmp/users-of-{node}");

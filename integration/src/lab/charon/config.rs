@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::lab::net::lodger_outer;
+use crate::lab::net::user_shared;
 
 /// Name of charon's own settings in its folder.
 pub const STRONGSWAN: &str = "strongswan.conf";
@@ -116,11 +116,6 @@ pub fn connection_of(user: usize) -> String {
     format!("{CONNECTION}-{user}")
 }
 
-/// Each end user of a node has an address of its own.
-fn local_address(user: usize, gateway: IpAddr) -> String {
-    format!(" local_addrs = {}", lodger_outer(user).of(gateway.is_ipv6()))
-}
-
 /// Identity of an end user.
 pub fn user_id(user: usize) -> String {
     format!("eu{user}@example.org")
@@ -143,21 +138,28 @@ impl Vpn {
     }
 
     /// The files of several end users in one node, each with a connection and an address
-    /// of its own: see [`connection_of`] and [`lodger_outer`].
+    /// of its own: see [`connection_of`] and [`user_shared`].
     pub fn household(&self, users: &[usize], gateway: IpAddr) -> Files {
         let alone = users.len() == 1;
         let name = |user| if alone { CONNECTION.into() } else { connection_of(user) };
-        let connection = |user: &usize| {
-            let local = if alone { String::new() } else { local_address(*user, gateway) };
-            self.connection(&name(*user), *user, gateway, &local)
-        };
-        let connections: String = users.iter().map(connection).collect();
+        let local = |user: &usize| (!alone).then(|| user_shared(*user).of(gateway.is_ipv6()));
+        let connections: String = users
+            .iter()
+            .map(|user| self.connection(&name(*user), *user, local(user), gateway))
+            .collect();
         let secrets = self.secrets(users);
         let swanctl = format!("connections {{ {connections} }}\nsecrets {{\n{secrets} }}\n");
         Files { strongswan: strongswan("", "install_virtual_ip = yes"), swanctl }
     }
 
-    fn connection(&self, name: &str, user: usize, gateway: IpAddr, more: &str) -> String {
+    fn connection(
+        &self,
+        name: &str,
+        user: usize,
+        address: Option<IpAddr>,
+        gateway: IpAddr,
+    ) -> String {
+        let from = address.map(|address| format!("local_addrs = {address}\n")).unwrap_or_default();
         let id = user_id(user);
         let local = match self.auth {
             Auth::Psk => format!("auth = psk\n id = {id}"),
@@ -167,7 +169,7 @@ impl Vpn {
         let remote = format!("{}\n id = {GATEWAY_ID}", self.gateway_auth());
         let children = self.children(|inner| format!("remote_ts = {inner}"));
         format!(
-            "{name} {{\n{}\n remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n{more}\n \
+            "{name} {{\n{}\n {from} remote_addrs = {gateway}\n vips = {}\n dpd_delay = {}s\n{}\n \
              local {{\n {local}\n }}\n remote {{\n {remote}\n }}\n children {{\n{children} }}\n}}\n",
             self.common(),
             self.vips,
