@@ -30,6 +30,8 @@ pub(super) struct Figures {
     runs: Vec<Run>,
     /// SAs alone.
     install: Install,
+    /// Why larger sizes are missing.
+    stopped: Option<String>,
 }
 
 /// One size.
@@ -124,6 +126,7 @@ fn sheet(figures: &Figures) -> Result<Sheet> {
         figures: serde_json::to_value(&beside)?,
         table: describe(figures),
         plot: draw(figures),
+        missing: figures.stopped.clone(),
     })
 }
 
@@ -213,7 +216,7 @@ mod tests {
             bare_us: spread(100),
         };
         let runs = [10, 1000].map(|tunnels| Run { tunnels, single: calls(2), batch: calls(1) });
-        let sheet = sheet(&Figures { runs: runs.into(), install }).unwrap();
+        let sheet = sheet(&Figures { runs: runs.into(), install, stopped: None }).unwrap();
         for text in ["1000", "2.0 ms", "12.0 ms", "9700/s", "0.97", "5.0 ms to 15.0 ms"] {
             assert!(sheet.table.contains(text), "no {text} in {}", sheet.table);
         }

@@ -13,7 +13,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
@@ -129,6 +129,7 @@ fn measure(cli: &Cli) -> Result<()> {
     for sheet in &sheets {
         keep(&out, sheet).with_context(|| format!("cannot write to {}", out.display()))?;
     }
+    let missing: Vec<_> = sheets.iter().filter_map(|sheet| sheet.missing.clone()).collect();
     match &sheets[..] {
         [sheet] if cli.json => println!("{}", sheet.figures),
         _ if cli.json => {
@@ -143,6 +144,7 @@ fn measure(cli: &Cli) -> Result<()> {
             }
         }
     }
+    ensure!(missing.is_empty(), "not all was measured: {}", missing.join("; "));
     Ok(())
 }
 
@@ -199,6 +201,8 @@ struct Sheet {
     figures: serde_json::Value,
     table: String,
     plot: String,
+    /// What could not be measured, and why.
+    missing: Option<String>,
 }
 
 impl Measured {
@@ -208,6 +212,7 @@ impl Measured {
             figures: serde_json::to_value(self)?,
             table: describe(self),
             plot: draw(self),
+            missing: None,
         })
     }
 }
