@@ -277,6 +277,11 @@ impl Tracker {
         }
     }
 
+    /// What this IKE SA was called before, if it was not heard of since.
+    pub fn remembered(&self, ike: IkeSpis) -> Option<(SessionId, Generation)> {
+        self.remembered.get(&ike).copied()
+    }
+
     /// Says gaps again that were reported already: after a `RESYNC`.
     pub fn report_gaps_again(&mut self) {
         self.unknown.clear();

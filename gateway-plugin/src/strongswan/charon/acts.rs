@@ -141,7 +141,10 @@ impl IkeDaemon for Charon {
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
         self.catch_up().map_err(unreachable)?;
         let known = |(session, generation)| Known { session, generation };
-        Ok(lock(&self.tracker).sessions().map(known).collect())
+        let tracker = lock(&self.tracker);
+        // After a restart of our own charon has them, and was only asked to tell of them.
+        let untold = self.strangers.iter().filter_map(|ike| tracker.remembered(*ike));
+        Ok(tracker.sessions().chain(untold).map(known).collect())
     }
 
     fn remember(&mut self, sessions: &[Remembered]) {

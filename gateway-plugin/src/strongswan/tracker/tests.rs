@@ -406,7 +406,9 @@ fn what_ha_messages_leave_out_is_said() {
 fn a_session_keeps_its_name_over_our_restart() {
     let mut tracker = Tracker::new(Limits::default());
     tracker.remember(id(1).spis(), session(9), Generation(40));
+    assert_eq!(tracker.remembered(id(1).spis()), Some((session(9), Generation(40))));
     tracker.handle(add(id(1), Some(id(3))), session(1));
+    assert_eq!(tracker.remembered(id(1).spis()), None, "it is one of its sessions");
     let notices = tracker.handle(update(id(1)), session(1));
     let [Notice::Event(GatewayEvent::Up(status))] = &notices[..] else { panic!("{notices:?}") };
     assert_eq!((status.session, status.generation), (session(9), Generation(41)));
