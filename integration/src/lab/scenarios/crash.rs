@@ -31,6 +31,7 @@ const STEPS: u32 = 4;
 /// Until a batch has ended, and until what it left has settled.
 pub(super) const SETTLED: Duration = Duration::from_secs(60);
 const MAX_TRANSFER_MS: u32 = 3000;
+const STAGED_MS: u32 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A user who moves and, in most scenarios, one whom nobody moves.
@@ -53,8 +54,11 @@ pub(super) fn figures(tally: &Tally) -> Value {
 impl Played {
     /// Gateways with one address for both, and these users, one after the other.
     pub(super) fn begin(setup: Setup) -> Result<Self> {
-        // On a busy machine a pause lasts; what is tried here is not how long.
-        let patient = format!("[transfer]\nmax_transfer_ms = {MAX_TRANSFER_MS}");
+        // On a busy machine a pause lasts; what is tried here is not how long. What a
+        // killed gateway had staged and nobody asks for goes in its time.
+        let patient = format!(
+            "[transfer]\nmax_transfer_ms = {MAX_TRANSFER_MS}\nstaged_timeout_ms = {STAGED_MS}"
+        );
         let daemon = [patient.clone(), patient];
         let settings = Settings { sharing: Sharing::Multicast, daemon, ..Settings::default() };
         let mut world =
