@@ -83,8 +83,10 @@ fn moved_and_not_released_is_released_after_a_crash() {
 #[test]
 fn aborted_and_not_discarded_is_discarded_after_a_crash() {
     let mut pair = stopped_at(A, "pause");
-    pair.hold.insert((B, "discard"));
     pair.command(A, Command::Cancel { batch: batch(1) });
+    // The target is told once the session goes on at its source.
+    pair.hold = [(B, "discard")].into();
+    pair.release();
     assert!(matches!(pair.nodes[B].journal[&session(0)], Record::Aborted { .. }));
     pair.crash(B);
     settle(&mut pair);

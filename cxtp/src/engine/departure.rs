@@ -177,6 +177,8 @@ impl Core {
                 self.outbox.release.push((id, departure.epoch, departure.target.clone()));
             }
             S::Returning => {
+                // Where this cannot be written either, the target's word ends the doubt.
+                self.withdraw(id, departure);
                 session.known = session.known.next();
                 let (epoch, from) = (session.known, departure.from.clone());
                 self.record(id, session, Record::Resumed { session: id, epoch, from });

@@ -408,8 +408,8 @@ fn a_session_keeps_its_name_over_our_restart() {
     tracker.remember(id(1).spis(), session(9), Generation(40));
     assert_eq!(tracker.remembered(id(1).spis()), Some((session(9), Generation(40))));
     tracker.handle(add(id(1), Some(id(3))), session(1));
-    assert_eq!(tracker.remembered(id(1).spis()), None, "it is one of its sessions");
     let notices = tracker.handle(update(id(1)), session(1));
+    assert_eq!(tracker.remembered(id(1).spis()), None, "it is one of its sessions");
     let [Notice::Event(GatewayEvent::Up(status))] = &notices[..] else { panic!("{notices:?}") };
     assert_eq!((status.session, status.generation), (session(9), Generation(41)));
     assert!(tracker.describe(session(9)).is_ok(), "its predecessor need not be known");
