@@ -192,6 +192,14 @@ pub const ALL: &[Scenario] = &[
         run: crash::daemons,
     },
     Scenario {
+        name: "charon-crash",
+        shows: "`kill -9` of charon on either side at every step of a transfer",
+        quick: false,
+        limit: 560,
+        tests_of: &[],
+        run: charon_crash::scenario,
+    },
+    Scenario {
         name: "rekey-crossing",
         shows: "rekeys of both kinds and a DPD, by either side, at every step of a transfer",
         quick: false,
