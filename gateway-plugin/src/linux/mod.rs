@@ -45,6 +45,7 @@ mod session;
 mod speak;
 mod stage;
 mod steer;
+mod unstage;
 mod voice;
 
 #[cfg(feature = "embedded")]

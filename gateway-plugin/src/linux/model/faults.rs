@@ -10,10 +10,14 @@ use protocol_spec::{
 use super::{
     Bench, Fail, Kind,
     drive::{Ledger, other},
+    ground::lock,
 };
-use crate::conformance::{
-    Harness,
-    Side::{self, Source, Target},
+use crate::{
+    conformance::{
+        Harness,
+        Side::{self, Source, Target},
+    },
+    plugin::GatewayPlugin as _,
 };
 
 /// A session that stands before the act.
@@ -215,4 +219,21 @@ fn a_discard_that_fails_can_be_repeated() {
         bench.discard(Target, scene.id, 1).unwrap();
         assert!(bench.is_empty_of(Target, scene.id), "{what}: something is left");
     });
+}
+
+#[test]
+fn what_is_staged_goes_with_the_daemon() {
+    let mut bench = Bench::new(Kind::Charon);
+    for absent in [true, false] {
+        let scene = scene(&mut bench, Before::Staged);
+        lock(&bench.grounds[1]).ike.clear();
+        lock(&bench.grounds[1]).absent = absent;
+        assert_eq!(bench.at(Target).list().is_err(), absent);
+        lock(&bench.grounds[1]).absent = false;
+        assert!(bench.is_empty_of(Target, scene.id), "absent {absent}: something is left");
+        goes_on_at_the_source(&mut bench, &scene, "the target's daemon was killed");
+        let (grants, _) = bench.stage(Source, scene.id, 2).unwrap();
+        assert_eq!(grants.len(), scene.grants.len());
+        bench.discard(Target, scene.id, 2).unwrap();
+    }
 }
