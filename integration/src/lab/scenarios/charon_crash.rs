@@ -157,7 +157,8 @@ impl Round {
             fails(format!("{} packets came twice", tally.duplicated));
         }
         // Whoever has a living charon goes on.
-        let may_be_lost = if victim == source { step < Step::Committed } else { step > Step::Staged };
+        let may_be_lost =
+            if victim == source { step < Step::Committed } else { step > Step::Staged };
         if owner == Some(victim) && victim != source || owner.is_none() && !may_be_lost {
             fails(format!("then {}", then.words()));
         }

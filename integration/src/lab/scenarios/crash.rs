@@ -165,12 +165,7 @@ struct Owner {
 
 /// Kills one at a step and starts it again; says what became of the transfer, and who
 /// has the session once nothing of it is open.
-fn kill(
-    played: &mut Played,
-    step: Step,
-    victim: &str,
-    of_target: bool,
-) -> Result<(String, Owner)> {
+fn kill(played: &mut Played, step: Step, victim: &str, of_target: bool) -> Result<(String, Owner)> {
     let source = played.at;
     let at = if of_target { 1 - source } else { source };
     let held = Held::at(played, step)?;

@@ -147,7 +147,8 @@ fn liveness(
     let kind = if by_gateway { "DPD by the gateway" } else { "DPD by the user" };
     let silence = Duration::from_secs(SILENCE.into());
     for lead in (1..=TRIES).map(|tries| LEAD * tries) {
-        let source = if by_gateway { &played.world.gateways[played.at] } else { &played.world.users[0] };
+        let source =
+            if by_gateway { &played.world.gateways[played.at] } else { &played.world.users[0] };
         source.liveness(silence).with_context(|| format!("before {kind}, {step:?}"))?;
         // The next one begins when the transfer is this far.
         thread::sleep(silence.saturating_sub(lead));
