@@ -160,13 +160,13 @@ impl Inner {
         let known = match self.daemon.sessions(sas) {
             // What is in use goes on in the kernel until there is a daemon again.
             Err(Fault::Lost(why)) => {
-                self.unstage(&BTreeSet::new());
+                self.find_orphans(&BTreeSet::new());
                 return Err(Fault::Unreachable(why));
             }
             known => known?,
         };
         let there: BTreeSet<SessionId> = known.iter().map(|known| known.session).collect();
-        self.unstage(&there);
+        self.find_orphans(&there);
         let gone: Vec<SessionId> = self
             .sessions
             .values()

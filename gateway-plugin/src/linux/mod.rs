@@ -39,13 +39,13 @@ mod kernel_only;
 mod life;
 #[cfg(test)]
 mod model;
+mod orphans;
 mod pair;
 mod record;
 mod session;
 mod speak;
 mod stage;
 mod steer;
-mod unstage;
 mod voice;
 
 #[cfg(feature = "embedded")]
