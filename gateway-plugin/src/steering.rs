@@ -268,7 +268,7 @@ impl Steering {
         session: SessionId,
         back: Option<&Neighbour>,
     ) -> Result<(), SteeringError> {
-        let held = Purpose::is_hold;
+        let held = |purpose: Purpose| purpose.is_hold() || purpose == Purpose::Limit;
         let returned = back.map(|neighbour| self.way_back(session, neighbour)).transpose()?;
         let removed = self.remove(session, held);
         self.queue.discard(session, |packet| {

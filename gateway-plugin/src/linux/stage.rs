@@ -154,7 +154,11 @@ impl Inner {
             counters.extend(pair.staged(child, grants)?);
         }
         self.set_counters(&counters)?;
-        Ok(Paths { pairs, flow })
+        let (id, paths) = (context.session, Paths { pairs, flow });
+        let ends = self.sessions.get(&id).map_or_else(Vec::new, |session| session.ends.clone());
+        // What stands by now is not set while packets wait for it.
+        self.limit(id, &paths, &ends)?;
+        Ok(paths)
     }
 
     /// A session that has gone makes way where its inner addresses or its client are
