@@ -376,8 +376,8 @@ impl Inner {
     pub(super) fn hold_again(&mut self) {
         for id in std::mem::take(&mut self.unheld) {
             let Some(session) = self.sessions.get(&id) else { continue };
-            if let (Phase::Staged { .. }, Some(paths)) = (&session.phase, &session.paths)
-                && let Err(refusal) = self.steer.hold(id, &paths.flow)
+            if let (Phase::Staged { source, .. }, Some(paths)) = (&session.phase, &session.paths)
+                && let Err(refusal) = self.steer.hold(id, &paths.flow, source)
             {
                 tracing::error!(session = %id, %refusal, "packets of a staged session may pass");
                 self.unheld.insert(id);

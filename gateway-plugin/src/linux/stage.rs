@@ -3,7 +3,7 @@
 
 use protocol_spec::{
     context::Context,
-    id::{Generation, SessionId},
+    id::{Generation, Name, SessionId},
     status::{Refusal, Status},
     transfer::{Finals, GrantedRange},
 };
@@ -90,13 +90,14 @@ impl Inner {
             ..Session::new(id, generation, context::spis(&context))
         });
         // Recorded first: who finds half of it after our end takes it away again.
-        let staged = self.keep().and_then(|()| self.put(&context, &grants)).and_then(|paths| {
-            self.change(id, |session| {
-                session.phase = Phase::Staged { source, batch, grants };
-                session.paths = Some(paths);
+        let staged =
+            self.keep().and_then(|()| self.put(&context, &grants, &source)).and_then(|paths| {
+                self.change(id, |session| {
+                    session.phase = Phase::Staged { source, batch, grants };
+                    session.paths = Some(paths);
+                });
+                self.keep()
             });
-            self.keep()
-        });
         if let Err(refusal) = staged {
             match self.clear(id) {
                 Ok(()) => {
@@ -126,10 +127,15 @@ impl Inner {
     }
 
     /// Installs a session so that no packet can use it: what would is held first.
-    fn put(&mut self, context: &Context, grants: &[GrantedRange]) -> Result<Paths, Refusal> {
+    fn put(
+        &mut self,
+        context: &Context,
+        grants: &[GrantedRange],
+        source: &Name,
+    ) -> Result<Paths, Refusal> {
         let flow = context::flow(context)?;
         self.succeed(context.session, &flow)?;
-        self.steer.hold(context.session, &flow)?;
+        self.steer.hold(context.session, &flow, source)?;
         let local = context.ike.as_ref().map(|ike| ike.local.ip());
         // The name comes first: SAs without one would be taken for a new session.
         self.daemon.stage(context, local)?;
@@ -148,7 +154,11 @@ impl Inner {
             counters.extend(pair.staged(child, grants)?);
         }
         self.set_counters(&counters)?;
-        Ok(Paths { pairs, flow })
+        let (id, paths) = (context.session, Paths { pairs, flow });
+        let ends = self.sessions.get(&id).map_or_else(Vec::new, |session| session.ends.clone());
+        // What stands by now is not set while packets wait for it.
+        self.limit(id, &paths, &ends)?;
+        Ok(paths)
     }
 
     /// A session that has gone makes way where its inner addresses or its client are

@@ -34,6 +34,18 @@ const PORT: u16 = 4067;
 /// What a process may need from its start until it answers.
 const START: Duration = Duration::from_secs(30);
 
+/// The units by which our processes are installed.
+const UNITS: [(&str, &str); 2] = [
+    ("cxtp-linux", include_str!("../../../packaging/cxtp-linux.service")),
+    ("cxtpd", include_str!("../../../packaging/cxtpd.service")),
+];
+
+/// The niceness that its unit gives a process.
+fn niceness(of: &str) -> Option<i8> {
+    let (_, unit) = UNITS.iter().find(|(name, _)| *name == of)?;
+    unit.lines().find_map(|line| line.strip_prefix("Nice="))?.parse().ok()
+}
+
 /// How the gateways share the outer side: the words of `cxtp-linux`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
@@ -321,7 +333,8 @@ impl Site {
     fn start(&self, what: &str, role: Role, args: &[&str]) -> Result<Process> {
         let name = format!("{what} of {}", GATEWAYS[self.at]);
         let log = self.folder.join(format!("{what}.log"));
-        Namespace::of(GATEWAYS[self.at]).enter(|| self.program.start(&name, role, args, &log))
+        let program = self.program.with_niceness(niceness(what));
+        Namespace::of(GATEWAYS[self.at]).enter(|| program.start(&name, role, args, &log))
     }
 }
 

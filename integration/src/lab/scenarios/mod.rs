@@ -169,6 +169,14 @@ pub const ALL: &[Scenario] = &[
         run: mobike::nat,
     },
     Scenario {
+        name: "multi-lan",
+        shows: "a user follows by MOBIKE to a gateway with another address, and back",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mobike::multi_lan,
+    },
+    Scenario {
         name: "nat-multi-lan",
         shows: "a user behind NAT is not moved to another address, and is told why",
         quick: false,
