@@ -102,11 +102,12 @@ impl GatewayKind {
     }
 
     /// How many sessions one call is about at most. Nothing that a stopped session
-    /// waits for is done before its answer.
+    /// waits for is done before its answer: where an act takes an IKE daemon ten
+    /// milliseconds or more, each is a call of its own.
     pub(super) fn sessions_at_once(self) -> usize {
         match self {
             Self::Embedded => 1024,
-            Self::Linux => 8,
+            Self::Linux => 1,
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Charon {
     news: Arc<News>,
     /// IKE SAs of which no session was known when all were listed.
     strangers: HashSet<IkeSpis>,
+    /// Sessions that were seen to wait for their activation.
+    passive: BTreeSet<SessionId>,
     /// What admission looks at.
     facts: Recent<checks::Facts>,
     /// What says which side effects a session has: vici's, and both files.
@@ -166,6 +168,7 @@ impl Charon {
             tracker,
             news,
             strangers: HashSet::new(),
+            passive: BTreeSet::new(),
             facts: Recent::new(CONFIGURED),
             effects: Recent::new(CONFIGURED),
             met: None,
@@ -211,6 +214,9 @@ impl Charon {
     /// missed.
     fn reconcile(&mut self) -> Result<(), CharonError> {
         self.meet()?;
+        // It may be another one.
+        self.facts.clear();
+        self.effects.clear();
         let mark = lock(&self.tracker).mark();
         let sas = self.list().map_err(|error| {
             let path = self.settings.vici.clone();
