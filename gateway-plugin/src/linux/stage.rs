@@ -59,6 +59,7 @@ impl Inner {
         }
         context.check().map_err(|bad| Refusal::new(Status::BadContext, bad.to_string()))?;
         self.admit(&context.profile())?;
+        tracing::debug!(session = %id, "admitted");
         context
             .check_grants(&grants)
             .map_err(|bad| Refusal::new(Status::NoSequenceRoom, bad.to_string()))?;
@@ -128,6 +129,7 @@ impl Inner {
         let flow = context::flow(context)?;
         self.succeed(context.session, &flow)?;
         self.steer.hold(context.session, &flow)?;
+        tracing::debug!(session = %context.session, "held");
         let local = context.ike.as_ref().map(|ike| ike.local.ip());
         // The name comes first: SAs without one would be taken for a new session.
         self.daemon.stage(context, local)?;
@@ -323,6 +325,7 @@ impl Inner {
             ike.next_send = ike.next_send.saturating_add(1);
         }
         self.daemon.activate(id, ike.as_ref())?;
+        tracing::debug!(session = %id, "daemon speaks");
         self.steer.let_go_ike(id)
     }
 

@@ -289,6 +289,7 @@ impl IkeDaemon for Charon {
         let open = put::activate(&ike, told.ike.remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        tracing::debug!(%session, "charon told");
         // Its true address comes after it is established: who asks in between would
         // write the gate's down.
         let is_up =
