@@ -59,6 +59,7 @@ pub use self::{
     config::{Config, InnerReach, Layer2, Limits, Mode},
     error::SteeringError,
     hold::HeldCount,
+    queue::InnerGate,
     traffic::{Bypass, Neighbour, NoBypass, Standing, Traffic},
 };
 
@@ -180,8 +181,9 @@ impl Steering {
     /// inner prefixes wait here, within the bounds of [`Limits`]; they are dropped
     /// when this process is gone. Its inner prefixes are guarded as by
     /// [`Steering::known`]. Done again with new traffic, the new replaces the old.
-    /// A session that left here before is no longer diverted, relayed or blocked:
-    /// [`Steering::forget`] is not needed in between, and would open the guard.
+    /// A session that left here before is no longer diverted, relayed or blocked
+    /// (but see [`Steering::hold_from`]): [`Steering::forget`] is not needed in between,
+    /// and would open the guard.
     ///
     /// # Errors
     /// [`SteeringError`] if an SPI or prefix is another session's; then nothing
@@ -197,11 +199,23 @@ impl Steering {
         &mut self,
         sessions: &[(SessionId, &Traffic)],
     ) -> Vec<(SessionId, Result<(), SteeringError>)> {
+        let all = sessions.iter().map(|(session, traffic)| (*session, *traffic, None));
+        self.hold_each(&all.collect::<Vec<_>>())
+    }
+
+    /// Of inner packets, all wait or only those from a MAC address.
+    fn hold_each(
+        &mut self,
+        sessions: &[(SessionId, &Traffic, Option<[u8; 6]>)],
+    ) -> Vec<(SessionId, Result<(), SteeringError>)> {
         let mut wanted = Vec::with_capacity(sessions.len());
-        for (session, traffic) in sessions {
+        for (session, traffic, from) in sessions {
             let mut elements = traffic.guard();
             elements.extend(traffic.hold_esp());
-            elements.extend(traffic.hold_inner());
+            elements.extend(match from {
+                Some(mac) => traffic.hold_inner_from(*mac),
+                None => traffic.hold_inner(),
+            });
             elements.extend(traffic.hold_ike());
             // The queue knows whose a packet is before the first one comes.
             let checked = traffic
@@ -216,11 +230,12 @@ impl Steering {
             ));
         }
         let mut results = self.set_all(wanted, of_hold);
-        for ((session, result), (_, traffic)) in results.iter_mut().zip(sessions) {
+        for ((session, result), (_, traffic, from)) in results.iter_mut().zip(sessions) {
             match result {
                 Ok(()) => {
                     // Where it was diverted as it left, packets wait from now on.
-                    *result = self.undivert(*session).and_then(|()| {
+                    let here = if from.is_some() { Ok(()) } else { self.undivert(*session) };
+                    *result = here.and_then(|()| {
                         self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)
                     });
                     self.traffic.insert(*session, (*traffic).clone());
@@ -235,12 +250,13 @@ impl Steering {
     }
 
     /// Lets the session's ESP and inner packets go on, those that waited first and
-    /// in their order.
+    /// in their order. Its inner packets are not sent elsewhere from here on.
     ///
     /// # Errors
     /// [`SteeringError`] if the kernel refuses; packets flow nevertheless, by way
     /// of the queue.
     pub fn let_go_data(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.undivert(session)?;
         self.queue.let_go(session, &Purpose::HOLDS_DATA)?;
         self.remove(session, |purpose| Purpose::HOLDS_DATA.contains(&purpose))
     }
@@ -265,7 +281,7 @@ impl Steering {
         session: SessionId,
         back: Option<&Neighbour>,
     ) -> Result<(), SteeringError> {
-        let held = Purpose::is_hold;
+        let held = |purpose: Purpose| purpose.is_hold() || purpose == Purpose::Limit;
         let returned = back.map(|neighbour| self.way_back(session, neighbour)).transpose()?;
         let removed = self.remove(session, held);
         self.queue.discard(session, |packet| {

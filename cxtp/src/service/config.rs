@@ -272,7 +272,7 @@ impl Config {
                 return Err(wrong("log.format", format, problem, "set it to `text` or `json`"));
             }
         };
-        parse::<tracing_subscriber::EnvFilter>(
+        parse::<tracing_subscriber::filter::Targets>(
             "log.filter",
             &raw.log.filter,
             "write for example `info` or `cxtp=debug`",

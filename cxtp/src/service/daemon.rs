@@ -11,7 +11,10 @@ use std::{
 };
 
 use clap::Parser;
-use gateway_plugin::{GatewayPlugin, holder::RemoteGateway};
+use gateway_plugin::{
+    GatewayPlugin,
+    holder::{RemoteGateway, stay_in_memory},
+};
 use protocol_spec::id::Name;
 use rustls::pki_types::UnixTime;
 use thiserror::Error;
@@ -20,7 +23,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use super::{
     clock::{Clock, unix_time},
@@ -215,6 +222,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     log(&config.log)?;
+    stay_in_memory();
     let gateway = Box::new(RemoteGateway::new(&config.gateway.socket));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -250,13 +258,17 @@ fn log(config: &LogConfig) -> ConfigResult {
         problem: error.to_string(),
         cure: "write directives such as `info` or `cxtp=debug`".into(),
     };
-    let filter = EnvFilter::try_new(&config.filter).map_err(|error| value(&error))?;
+    let filter: Targets = config.filter.parse().map_err(|error| value(&error))?;
     let colours = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(colours)
         .with_writer(io::stderr);
-    let set = if config.json { builder.json().try_init() } else { builder.try_init() };
+    let set = if config.json {
+        builder.json().finish().with(filter).try_init()
+    } else {
+        builder.finish().with(filter).try_init()
+    };
     set.map_err(|error| value(&error))
 }
 

@@ -7,7 +7,12 @@ use std::{
 };
 
 use tracing::Level;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Every octet of every key of a session in these tests.
 pub(crate) const KEY_MARK: u8 = 0xc5;
@@ -75,12 +80,16 @@ impl Capture {
     pub(crate) fn begin() -> Self {
         SUBSCRIBER.call_once(|| {
             // Ours in all detail, so that a key has nowhere to hide.
-            let filter = EnvFilter::new("info,cxtp=trace,gateway_plugin=trace,protocol_spec=trace");
+            let filter = Targets::new().with_default(LevelFilter::INFO).with_targets(
+                ["cxtp", "gateway_plugin", "protocol_spec"].map(|ours| (ours, LevelFilter::TRACE)),
+            );
             tracing_subscriber::fmt()
                 .with_ansi(false)
                 .without_time()
-                .with_env_filter(filter)
+                .with_max_level(LevelFilter::TRACE)
                 .with_writer(Sink)
+                .finish()
+                .with(filter)
                 .init();
         });
         *LOG.lock().unwrap() = Log::new();

@@ -7,7 +7,15 @@ use std::{
 };
 
 use clap::{Parser, error::ErrorKind};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::{
+    mman::{MlockAllFlags, mlockall},
+    signal::{SigSet, Signal},
+};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// Exit code for arguments that make no sense, as clap uses it.
 const USAGE: u8 = 2;
@@ -26,13 +34,20 @@ pub(crate) fn parse<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Resu
         let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         if error.print().is_err() || !asked { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
     })?;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CXTP_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let wanted = std::env::var("CXTP_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter: Targets = wanted.parse().map_err(|error| {
+        let problem = format!("CXTP_LOG={wanted}: {error}; write for example `debug`\n");
+        // Nobody may be reading the errors.
+        let _ = A::command().error(ErrorKind::InvalidValue, problem).print();
+        ExitCode::from(USAGE)
+    })?;
     // A program that became us may have its own log already.
     let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .finish()
+        .with(filter)
         .try_init();
     if let Err(error) = logging {
         tracing::debug!(%error, "logging as before");
@@ -50,6 +65,16 @@ pub(crate) fn finish(program: &str, result: Result<(), String>) -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Has this program in memory before it is needed: the first move would else wait for
+/// each page of it while packets wait for the move. Where it is not allowed (it takes
+/// CAP_IPC_LOCK, or a limit of locked memory above the size of the program) nothing
+/// else changes.
+pub fn stay_in_memory() {
+    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT) {
+        tracing::info!(%error, "the program is not kept in memory: see LimitMEMLOCK");
     }
 }
 

@@ -84,6 +84,7 @@ pub fn linux_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(config: Config, signals: &SigSet) -> Result<(), String> {
+    program::stay_in_memory();
     let socket = config.socket.clone();
     let gateway = open(config)?;
     let server = GatewayServer::start(gateway, &socket).map_err(|error| error.to_string())?;

@@ -77,13 +77,17 @@ impl Flow {
     }
 }
 
+/// Lets packets go on that wait.
+pub(crate) type LetGo = Box<dyn Fn() + Send + Sync>;
+
 /// Who gets a session's packets. Each act is safe to repeat.
 pub(crate) trait Steer: Send {
     /// The session lives here: its inner packets never leave outside in clear, and
     /// what is for its end user is taken. Said again when it has changed.
     fn here(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
-    /// Target: packets of the session wait from now on.
-    fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal>;
+    /// Target: packets of the session wait from now on. Inner packets that come here
+    /// first wherever the session is still go on to `source`, until that sends them back.
+    fn hold(&mut self, session: SessionId, flow: &Flow, source: &Name) -> Result<(), Refusal>;
     /// Outbound numbers at or above `end` do not leave, by outbound SPI; what was
     /// said of an SPI before is replaced. It holds until the session is discarded
     /// or forgotten.
@@ -99,9 +103,10 @@ pub(crate) trait Steer: Send {
     /// Target: its IKE packets pass, those that waited first.
     fn let_go_ike(&mut self, session: SessionId) -> Result<(), Refusal>;
     /// Inner packets of a session in use wait once more, while its end user changes
-    /// its SAs.
-    fn hold_inner(&mut self, _: SessionId, _: &Flow) -> Result<(), Refusal> {
-        Ok(())
+    /// its SAs. What comes back lets go, without anybody else, what waits now;
+    /// [`Steer::let_go_inner`] is still needed then.
+    fn hold_inner(&mut self, _: SessionId, _: &Flow) -> Result<LetGo, Refusal> {
+        Ok(Box::new(|| ()))
     }
     /// They pass, those that waited first.
     fn let_go_inner(&mut self, _: SessionId) -> Result<(), Refusal> {

@@ -15,8 +15,7 @@ use super::{daemon::Spis, ground::Flow, pair::Pair, voice::Announcement};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Active,
-    /// On the way between Active and Paused: Active again as soon as what diverts
-    /// it is gone.
+    /// On the way back from Paused: Active again as soon as what diverts it is gone.
     Unsettled,
     Paused {
         target: Name,

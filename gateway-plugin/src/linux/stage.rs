@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol_spec::{
     context::Context,
-    id::{Generation, SessionId},
+    id::{Generation, Name, SessionId},
     status::{Refusal, Status},
     transfer::{Finals, GrantedRange},
 };
@@ -89,13 +89,14 @@ impl Inner {
             ..Session::new(id, generation, context::spis(&context))
         });
         // Recorded first: who finds half of it after our end takes it away again.
-        let staged = self.keep().and_then(|()| self.put(&context, &grants)).and_then(|paths| {
-            self.change(id, |session| {
-                session.phase = Phase::Staged { source, batch, grants };
-                session.paths = Some(paths);
+        let staged =
+            self.keep().and_then(|()| self.put(&context, &grants, &source)).and_then(|paths| {
+                self.change(id, |session| {
+                    session.phase = Phase::Staged { source, batch, grants };
+                    session.paths = Some(paths);
+                });
+                self.keep()
             });
-            self.keep()
-        });
         if let Err(refusal) = staged {
             match self.clear(id) {
                 Ok(()) => {
@@ -125,10 +126,15 @@ impl Inner {
     }
 
     /// Installs a session so that no packet can use it: what would is held first.
-    fn put(&mut self, context: &Context, grants: &[GrantedRange]) -> Result<Paths, Refusal> {
+    fn put(
+        &mut self,
+        context: &Context,
+        grants: &[GrantedRange],
+        source: &Name,
+    ) -> Result<Paths, Refusal> {
         let flow = context::flow(context)?;
         self.succeed(context.session, &flow)?;
-        self.steer.hold(context.session, &flow)?;
+        self.steer.hold(context.session, &flow, source)?;
         tracing::debug!(session = %context.session, "held");
         let local = context.ike.as_ref().map(|ike| ike.local.ip());
         // The name comes first: SAs without one would be taken for a new session.
@@ -149,9 +155,13 @@ impl Inner {
         }
         self.check_counters(&counters)?;
         tracing::debug!(session = %context.session, "SAs complete");
+        let (id, paths) = (context.session, Paths { pairs, flow });
+        let ends = self.sessions.get(&id).map_or_else(Vec::new, |session| session.ends.clone());
+        // What stands by now is not set while packets wait for it.
+        self.limit(id, &paths, &ends)?;
         // The daemon installed policies meanwhile.
         self.daemon.staged(context)?;
-        Ok(Paths { pairs, flow })
+        Ok(paths)
     }
 
     /// Waits until the daemon has made the SAs of all Child SAs, and returns them.
@@ -269,7 +279,8 @@ impl Inner {
             // Whatever passed already, nothing does from here on.
             self.unheld.insert(id);
             self.hold_again();
-            if matches!(refusal.status, Status::NoSession | Status::SessionEnded) {
+            let unknown = matches!(refusal.status, Status::NoSession | Status::SessionEnded);
+            if unknown || self.orphans.contains(&id) {
                 return Err(self.lose(id));
             }
             return Err(refusal);

@@ -5,12 +5,13 @@ mod count;
 pub mod tcp;
 
 use std::{
+    collections::BTreeMap,
     io::IoSliceMut,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _},
     process::Command,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -104,8 +105,8 @@ struct Shared {
     /// Two for each flow: to the server and to the user.
     counts: Vec<Mutex<Count>>,
     sent: Vec<AtomicU64>,
-    /// By end users' nodes.
-    refused: AtomicU64,
+    /// By end users' nodes, by the number of the error.
+    refused: Mutex<BTreeMap<i32, u64>>,
     stop_sending: AtomicBool,
     stop: AtomicBool,
     /// In microseconds.
@@ -131,7 +132,7 @@ impl Traffic {
         let shared = Arc::new(Shared {
             counts: (0..ways).map(|_| Mutex::new(Count::default())).collect(),
             sent: (0..ways).map(|_| AtomicU64::new(0)).collect(),
-            refused: AtomicU64::new(0),
+            refused: Mutex::default(),
             stop_sending: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             late: AtomicU64::new(0),
@@ -188,6 +189,14 @@ impl Traffic {
         std::thread::sleep(span);
     }
 
+    /// How many packets the end users' own nodes did not take to send so far, by what
+    /// they said of them.
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        let name =
+            |(error, count): (&i32, &u64)| (format!("{:?}", Errno::from_raw(*error)), *count);
+        self.shared.refusals().iter().map(name).collect()
+    }
+
     /// Stops sending, waits for the last packets and counts.
     ///
     /// # Errors
@@ -216,7 +225,7 @@ impl Traffic {
             tally.reordered += count.reordered();
             tally.gap_ms = tally.gap_ms.max(millis(count.take_gap()));
         }
-        tally.refused = self.shared.refused.load(Ordering::Relaxed);
+        tally.refused = self.shared.refusals().values().sum();
         let late = Duration::from_micros(self.shared.late.load(Ordering::Relaxed));
         tally.sender_late_ms = millis(late);
         let due = self.shared.rounds_due.load(Ordering::Relaxed);
@@ -225,6 +234,12 @@ impl Traffic {
         let share = rounds as f64 / due.max(1) as f64;
         tally.sent_share = share;
         Ok(tally)
+    }
+}
+
+impl Shared {
+    fn refusals(&self) -> MutexGuard<'_, BTreeMap<i32, u64>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -243,7 +258,7 @@ fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
     thread.join().map_err(|_| anyhow!("a thread of the traffic panicked"))?
 }
 
-fn lock(count: &Mutex<Count>) -> std::sync::MutexGuard<'_, Count> {
+fn lock(count: &Mutex<Count>) -> MutexGuard<'_, Count> {
     count.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -295,8 +310,11 @@ fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
             let at = u64::try_from(wall().as_nanos()).unwrap_or_default();
             packet[8..16].copy_from_slice(&at.to_be_bytes());
             // What the node refuses to send counts as lost.
-            if socket.send(&packet).is_err() && way == 0 {
-                shared.refused.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = socket.send(&packet)
+                && way == 0
+            {
+                *shared.refusals().entry(error.raw_os_error().unwrap_or_default()).or_default() +=
+                    1;
             }
         }
         round += 1;

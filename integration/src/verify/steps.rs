@@ -194,6 +194,8 @@ fn deny(root: &Path) -> Step {
                     "--locked",
                     "--root",
                     "target/tools",
+                    // It reads a few files once: built sooner matters more than run faster.
+                    "--debug",
                     "cargo-deny",
                     "--version",
                     "0.20.2",
