@@ -370,6 +370,9 @@ impl Inner {
             pairs.iter().flat_map(|pair| [pair.inbound, pair.outbound]).collect();
         if self.daemon.installs_children() {
             self.daemon.forget(id)?;
+            if self.orphans.remove(&id) {
+                return self.remove_tables(&names);
+            }
             // The daemon's answer is silence: the kernel says whether it is done. One
             // that was killed left what it had installed.
             return self.wait_gone(&names).or_else(|_| self.remove_tables(&names));

@@ -1,6 +1,9 @@
 //! What the kernel's SAs belong to: an IKE daemon, or nobody.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use protocol_spec::{
     context::{ChildSeed, Context, Endpoints, IkeSa},
@@ -39,6 +42,8 @@ pub struct Remembered {
     pub known: Known,
     /// By what it is found again: its IKE SA, else one of its Child SAs.
     pub spis: Spis,
+    /// Where its end user was, which nobody else knows of one that is staged.
+    pub remote: Option<SocketAddr>,
 }
 
 /// A session written down, but for what the kernel has: keys of Child SAs, their
@@ -103,7 +108,8 @@ pub trait IkeDaemon: Send {
     /// All sessions, staged ones among them. `kernel` is what the kernel holds now.
     ///
     /// # Errors
-    /// [`Fault`] if it cannot be asked.
+    /// [`Fault`] if it cannot be asked: [`Fault::Lost`] if it does not run, so that it
+    /// has none of them once it runs again.
     fn sessions(&mut self, kernel: &[KernelSa]) -> Result<Vec<Known>, Fault>;
 
     /// By which SAs a session can be found again.

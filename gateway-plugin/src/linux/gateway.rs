@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(super) unmended: BTreeSet<SessionId>,
     /// Staged sessions whose packets may pass after an activation that failed.
     pub(super) unheld: BTreeSet<SessionId>,
+    /// Staged sessions that the daemon did not have when it was asked last.
+    pub(super) orphans: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
     pub(super) unsteered: BTreeMap<SessionId, u8>,
     /// Sessions whose end user an earlier process had not told yet, likewise.
@@ -145,6 +147,7 @@ impl LinuxGateway {
             unkept: BTreeSet::new(),
             unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             untold: BTreeMap::new(),
             following: BTreeMap::new(),

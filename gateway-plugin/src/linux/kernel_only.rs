@@ -84,7 +84,7 @@ impl KernelOnly {
             before.spis.ends == Some(ends)
                 || before.spis.inbound.iter().any(|spi| inbound.contains(spi))
         })?;
-        let Remembered { mut known, mut spis } = self.remembered.swap_remove(at);
+        let Remembered { mut known, mut spis, .. } = self.remembered.swap_remove(at);
         spis.inbound.sort_unstable();
         if spis.inbound != inbound {
             known.generation = known.generation.next();

@@ -2,6 +2,7 @@
 //! the end of granted ranges, and finishes what was left undone.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -87,6 +88,7 @@ impl Inner {
             .map(|session| Remembered {
                 known: Known { session: session.id, generation: session.generation },
                 spis: session.spis.clone(),
+                remote: session.paths.as_ref().map(|paths| paths.flow.remote),
             })
             .collect();
         self.daemon.remember(&remembered);
@@ -155,9 +157,16 @@ impl Inner {
 
     /// The same, of a kernel with these SAs.
     pub(super) fn hear_all(&mut self, sas: &[KernelSa]) -> Result<(), Fault> {
-        let known = self.daemon.sessions(sas)?;
-        let there: std::collections::BTreeSet<SessionId> =
-            known.iter().map(|known| known.session).collect();
+        let known = match self.daemon.sessions(sas) {
+            // What is in use goes on in the kernel until there is a daemon again.
+            Err(Fault::Lost(why)) => {
+                self.find_orphans(&BTreeSet::new());
+                return Err(Fault::Unreachable(why));
+            }
+            known => known?,
+        };
+        let there: BTreeSet<SessionId> = known.iter().map(|known| known.session).collect();
+        self.find_orphans(&there);
         let gone: Vec<SessionId> = self
             .sessions
             .values()
@@ -281,7 +290,7 @@ impl Inner {
         }
     }
 
-    fn tell(&mut self, event: &GatewayEvent) {
+    pub(super) fn tell(&mut self, event: &GatewayEvent) {
         self.sinks.retain(|sink| sink.emit(event.clone()));
     }
 

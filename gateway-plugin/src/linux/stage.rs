@@ -267,7 +267,8 @@ impl Inner {
             // Whatever passed already, nothing does from here on.
             self.unheld.insert(id);
             self.hold_again();
-            if matches!(refusal.status, Status::NoSession | Status::SessionEnded) {
+            let unknown = matches!(refusal.status, Status::NoSession | Status::SessionEnded);
+            if unknown || self.orphans.contains(&id) {
                 return Err(self.lose(id));
             }
             return Err(refusal);

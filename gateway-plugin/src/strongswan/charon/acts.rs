@@ -23,7 +23,7 @@ use crate::{
         checks,
         ha::{SocketError, put},
         vici::{
-            IkeSaInfo,
+            IkeSaInfo, ViciError,
             sa::{ChildState, IkeState},
         },
     },
@@ -101,6 +101,15 @@ impl Charon {
         self.socket.send([&park.map_err(unsent)?], PATIENCE).map_err(unsent)
     }
 
+    /// Has charon tell what it has not told of a session that an earlier process staged.
+    fn learn_of(&mut self, session: SessionId) {
+        self.news.miss();
+        // It is in use; what could not be asked now is asked again.
+        if let Err(error) = self.catch_up() {
+            tracing::warn!(%session, %error, "what charon has of it is not known yet");
+        }
+    }
+
     /// What charon does for a session of this connection beside IKE and ESP.
     fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
         let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
@@ -124,6 +133,16 @@ fn unreachable(error: CharonError) -> Fault {
     Fault::Unreachable(error.to_string())
 }
 
+/// The same of one that may have ended.
+fn gone(error: CharonError) -> Fault {
+    match error {
+        CharonError::Vici { error: ViciError::Connect { absent: true, .. }, .. } => {
+            Fault::Lost(error.to_string())
+        }
+        error => unreachable(error),
+    }
+}
+
 impl IkeDaemon for Charon {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
         self.meet().map_err(unreachable)?;
@@ -139,7 +158,7 @@ impl IkeDaemon for Charon {
     }
 
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
-        self.catch_up().map_err(unreachable)?;
+        self.catch_up().map_err(gone)?;
         let known = |(session, generation)| Known { session, generation };
         let tracker = lock(&self.tracker);
         // After a restart of our own charon has them, and was only asked to tell of them.
@@ -149,9 +168,10 @@ impl IkeDaemon for Charon {
 
     fn remember(&mut self, sessions: &[Remembered]) {
         let mut tracker = lock(&self.tracker);
-        for Remembered { known, spis } in sessions {
+        for Remembered { known, spis, remote } in sessions {
             if let Some(ike) = spis.ike {
                 tracker.remember(ike, known.session, known.generation);
+                self.remotes.extend(remote.map(|remote| (known.session, remote)));
             }
         }
     }
@@ -205,7 +225,8 @@ impl IkeDaemon for Charon {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
         };
-        let owner = tracker.find(spis);
+        let before = || tracker.remembered(spis).map(|(session, _)| session);
+        let owner = tracker.find(spis).or_else(before);
         if owner == Some(profile.session) || owner.is_none() && !self.strangers.contains(&spis) {
             return Ok(());
         }
@@ -262,8 +283,14 @@ impl IkeDaemon for Charon {
         }
         let version = self.version()?;
         let ike = self.ike(session)?;
-        let told = lock(&self.tracker).describe(session);
-        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        let before = self.staged_before.get(&session).map(|(_, remote)| *remote);
+        let remote = match (before, lock(&self.tracker).describe(session)) {
+            (_, Ok(told)) => told.ike.remote,
+            (Some(remote), Err(_)) => remote,
+            (None, Err(error)) => {
+                return Err(Refusal::new(Status::GatewayFault, error.to_string()));
+            }
+        };
         let mut messages = Vec::new();
         if let Some(finals) = finals {
             let (send, receive) = (finals.next_send, finals.next_receive);
@@ -271,7 +298,7 @@ impl IkeDaemon for Charon {
             messages.extend(put::mids(&ike, send, receive, version).map_err(unsent)?);
         }
         let gate = self.gate()?;
-        let open = put::activate(&ike, told.ike.remote, &gate, version).map_err(unsent)?;
+        let open = put::activate(&ike, remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         // Its true address comes after it is established: who asks in between would
@@ -280,6 +307,9 @@ impl IkeDaemon for Charon {
             |sa: &IkeSaInfo| sa.state == IkeState::Established && sa.remote.ip() != gate.gate;
         let sa = self.wait(session, SETTLED, is_up)?;
         if is_up(&sa) {
+            if before.is_some() {
+                self.learn_of(session);
+            }
             return Ok(());
         }
         let detail = format!(
@@ -301,6 +331,8 @@ impl IkeDaemon for Charon {
             Err(error) => return Err(unsent(error)),
         }
         lock(&self.tracker).forget(session);
+        self.staged_before.remove(&session);
+        self.strangers.remove(&ike.spis());
         self.news.forget(ike.spis());
         Ok(())
     }
