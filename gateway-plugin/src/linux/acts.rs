@@ -17,7 +17,7 @@ use protocol_spec::{
 
 use super::{
     context,
-    daemon::Described,
+    daemon::{Described, Spis},
     gateway::Inner,
     pair::Pair,
     session::{Paths, Phase, Session, no_session},
@@ -177,6 +177,9 @@ impl Inner {
             let detail = "the end user has not answered yet where its session is: try later";
             return Err(Refusal::new(Status::Busy, detail));
         }
+        // What is looked at must be what is paused: an exchange that is open meanwhile
+        // may change it.
+        let before = self.daemon.spis(id)?;
         let (paths, is_quiet) = self.look(id, seen)?;
         if !is_quiet {
             self.daemon.wait_quiet(id, QUIET)?;
@@ -184,7 +187,7 @@ impl Inner {
         // Written down before, so that nothing waits for the disk while packets wait. Who
         // finds it after our end leaves it stopped until it is told to go on.
         self.stand(id, &order.target, None, paths.clone());
-        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths));
+        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths, &before));
         match &stopped {
             Ok(finals) => self.stand(id, &order.target, Some(finals.clone()), paths),
             Err(_) => {
@@ -219,8 +222,8 @@ impl Inner {
         id: SessionId,
         order: &Pause,
         Paths { pairs, flow }: &Paths,
+        before: &Spis,
     ) -> Result<Finals, Refusal> {
-        let before = self.daemon.spis(id)?;
         let answered = self.has_answered(id)?;
         // IKE first, while packets still pass. No request comes any more from here on,
         // so that the answer to the last one can leave before nothing does.
@@ -233,7 +236,7 @@ impl Inner {
             let detail = "an answer to the end user was on its way: try again";
             return Err(Refusal::new(Status::Busy, detail));
         }
-        if self.daemon.spis(id)? != before {
+        if self.daemon.spis(id)? != *before {
             let detail = format!("session {id} changed while it was paused");
             return Err(Refusal::new(Status::Busy, detail));
         }

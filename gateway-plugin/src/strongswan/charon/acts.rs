@@ -274,10 +274,16 @@ impl IkeDaemon for Charon {
         if !sa.is_quiet() {
             let tasks: Vec<&str> =
                 sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
-            let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
+            let detail = match &tasks[..] {
+                [] => "an SA is being replaced: try later".to_owned(),
+                tasks => format!("an IKE exchange stays open ({}): try later", tasks.join(", ")),
+            };
             return Err(Refusal::new(Status::Busy, detail));
         }
-        Ok(())
+        // What charon did until then is known here, too.
+        self.socket
+            .catch_up(PATIENCE)
+            .map_err(|error| Refusal::new(Status::Busy, format!("{error}: try later")))
     }
 
     fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {

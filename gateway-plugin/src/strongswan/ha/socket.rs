@@ -150,6 +150,26 @@ impl HaSocket {
         }
     }
 
+    /// Waits for something to [`receive`](Self::receive): whoever takes it only then can
+    /// first make sure that nobody sees it half taken.
+    ///
+    /// # Errors
+    /// If the socket is broken.
+    pub fn wait(&self, timeout: Duration) -> Result<bool, SocketError> {
+        let fail = |error| SocketError::io("receive at", self.local, error);
+        self.socket.set_read_timeout(Some(timeout)).map_err(fail)?;
+        match self.socket.peek_from(&mut [0]) {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                ErrorKind::ConnectionRefused
+                | ErrorKind::WouldBlock
+                | ErrorKind::TimedOut
+                | ErrorKind::Interrupted => Ok(false),
+                _ => Err(fail(error)),
+            },
+        }
+    }
+
     /// Sends messages in order, no faster than charon reads them: its queue would
     /// overflow silently. Returns when the last one is out, not when charon has
     /// worked it off; see [`HaSocket::settle`].

@@ -218,7 +218,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "rekey-crossing",
-        shows: "rekeys of both kinds by either side and a user's DPD at every step of a transfer",
+        shows: "rekeys of both kinds by either side at every step of a transfer",
         quick: false,
         limit: 560,
         tests_of: &[],
@@ -226,11 +226,19 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "dpd-crossing",
+        shows: "a user's DPD at every step of a transfer",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: crossing::dpd_by_user,
+    },
+    Scenario {
+        name: "dpd-crossing-gateway",
         shows: "a gateway's DPD at every step of a transfer",
         quick: false,
         limit: 300,
         tests_of: &[],
-        run: crossing::liveness_of_users,
+        run: crossing::dpd_by_gateway,
     },
     Scenario {
         name: "counters",
