@@ -31,6 +31,7 @@
 
 mod choice;
 mod claim;
+mod feed;
 mod tenure;
 mod watch;
 
@@ -38,5 +39,6 @@ pub use choice::standbys;
 #[cfg(feature = "sabotage")]
 pub use claim::Sabotage;
 pub use claim::{Answer, Ask, Claim, ClaimMode, Timing, Version};
+pub use feed::{Batch, Feed, Lag, News, Revision};
 pub use tenure::{Tenure, Wish};
 pub use watch::{Watch, WatchWish};
