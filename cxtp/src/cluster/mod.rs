@@ -29,12 +29,14 @@
 //! In mode *standby* no time that a renewal gave is left: the owner gives it back,
 //! down to the kernel, before it asks for that mode.
 
+mod blocks;
 mod choice;
 mod claim;
 mod feed;
 mod tenure;
 mod watch;
 
+pub use blocks::Blocks;
 pub use choice::standbys;
 #[cfg(feature = "sabotage")]
 pub use claim::Sabotage;
