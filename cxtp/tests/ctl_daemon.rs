@@ -35,6 +35,7 @@ fn session(number: u8, state: &str) -> Session {
         generation: 7,
         with: (state == "in-doubt").then(|| "b".to_owned()),
         reason: (state == "in-doubt").then(|| "b does not answer".to_owned()),
+        step: None,
     }
 }
 

@@ -212,6 +212,22 @@ fn a_session_that_stays_staged_is_given_up() {
     assert!(matches!(wants.entry().state, Said::Aborted(_)));
 }
 
+#[test]
+fn what_can_never_be_activated_is_given_up_unless_it_is_owned() {
+    let unusable = || GatewayReply::Unusable(S, refusal(Status::SessionEnded));
+    let mut desk = Desk::holding();
+    let wants = desk.gateway(unusable());
+    assert!(matches!(wants.records().as_slice(), [Record::Aborted { .. }]), "{wants:?}");
+    let wants = desk.written(&wants);
+    assert!(discards(&wants), "{wants:?}");
+    assert!(matches!(wants.entry().state, Said::Aborted(_)));
+    let mut desk = Desk::holding();
+    let claiming = desk.finals("b", 1);
+    assert!(desk.gateway(unusable()).is_quiet());
+    let wants = desk.written(&claiming);
+    assert!(matches!(wants.orders().as_slice(), [GatewayCommand::Activate(_)]), "{wants:?}");
+}
+
 // proves CXTP-6.3-9
 #[test]
 fn one_peer_stages_only_so_many_sessions() {
@@ -235,6 +251,19 @@ fn a_session_that_is_here_is_not_taken() {
     let (mut desk, _) = Desk::committed();
     let wants = desk.offer("c", 9, context());
     assert!(matches!(wants.entry().state, Said::Refused { .. }) && wants.orders().is_empty());
+}
+
+// proves CXTP-6.3-11
+#[test]
+fn what_is_staged_is_said_again_to_a_source_that_is_back() {
+    let mut desk = Desk::holding();
+    desk.down("b");
+    let wants = desk.up("b");
+    assert!(matches!(wants.entry().state, Said::Staged { .. }), "{wants:?}");
+    assert!(desk.up("c").said().is_empty());
+    let mut desk = Desk::owning();
+    desk.down("b");
+    assert_eq!(desk.up("b").entry().state, Said::Active);
 }
 
 // proves CXTP-6.5-2

@@ -288,6 +288,15 @@ pub enum GatewayEvent {
         /// How it came to that.
         reason: Refusal,
     },
+    /// What is staged of it can never be activated: its source should keep it. An order
+    /// to activate it all the same is refused with
+    /// [`Status::SessionEnded`](protocol_spec::status::Status::SessionEnded).
+    Unusable {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: Refusal,
+    },
 }
 
 /// Where a body puts its events. Bounded: when the daemon does not keep up,

@@ -46,7 +46,7 @@ mod share;
 mod standby;
 mod traffic;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use protocol_spec::id::SessionId;
 
@@ -59,6 +59,7 @@ pub use self::{
     config::{Config, InnerReach, Layer2, Limits, Mode},
     error::SteeringError,
     hold::HeldCount,
+    queue::InnerGate,
     traffic::{Bypass, Neighbour, NoBypass, Standing, Traffic},
 };
 
@@ -74,8 +75,12 @@ pub struct Steering {
     ledger: Ledger,
     /// How many rules stand when all do.
     rules: usize,
+    /// Transactions of others in nftables when all was seen to stand.
+    foreign: Option<u32>,
     /// Traffic as it was named last, in this life of the process.
     traffic: HashMap<SessionId, Traffic>,
+    /// Sessions for whose traffic as it was named last all policies stand.
+    passing: HashSet<SessionId>,
     bypass: Box<dyn Bypass>,
     hook: Hook,
     /// Shared addresses that another gateway has and that are to come here.
@@ -113,7 +118,9 @@ impl Steering {
             announcer: Announcer::start()?,
             ledger,
             rules,
+            foreign: None,
             traffic: HashMap::new(),
+            passing: HashSet::new(),
             bypass,
             hook,
             standbys: Vec::new(),
@@ -153,22 +160,30 @@ impl Steering {
         if standing.iter().any(|purpose| purpose.is_hold()) {
             self.queue.hold(session, self.ledger.of(session));
         }
+        let stands = self.passing.remove(&session);
         if let Some(old) = self.traffic.insert(session, traffic.clone()) {
+            if stands && old.inner == traffic.inner {
+                self.passing.insert(session);
+                return Ok(());
+            }
             let gone: Vec<_> =
                 old.inner.into_iter().filter(|p| !traffic.inner.contains(p)).collect();
             self.bypass.revoke(session, &gone, self.links.inner.index).map_err(bypass)?;
             self.bypass.unguard(&gone, &self.outer()).map_err(bypass)?;
         }
         self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)?;
-        self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)
+        self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)?;
+        self.passing.insert(session);
+        Ok(())
     }
 
     /// From now on the session's inbound ESP, its IKE and the packets for its
     /// inner prefixes wait here, within the bounds of [`Limits`]; they are dropped
     /// when this process is gone. Its inner prefixes are guarded as by
     /// [`Steering::known`]. Done again with new traffic, the new replaces the old.
-    /// A session that left here before is no longer diverted, relayed or blocked:
-    /// [`Steering::forget`] is not needed in between, and would open the guard.
+    /// A session that left here before is no longer diverted, relayed or blocked
+    /// (but see [`Steering::hold_from`]): [`Steering::forget`] is not needed in between,
+    /// and would open the guard.
     ///
     /// # Errors
     /// [`SteeringError`] if an SPI or prefix is another session's; then nothing
@@ -184,11 +199,23 @@ impl Steering {
         &mut self,
         sessions: &[(SessionId, &Traffic)],
     ) -> Vec<(SessionId, Result<(), SteeringError>)> {
+        let all = sessions.iter().map(|(session, traffic)| (*session, *traffic, None));
+        self.hold_each(&all.collect::<Vec<_>>())
+    }
+
+    /// Of inner packets, all wait or only those from a MAC address.
+    fn hold_each(
+        &mut self,
+        sessions: &[(SessionId, &Traffic, Option<[u8; 6]>)],
+    ) -> Vec<(SessionId, Result<(), SteeringError>)> {
         let mut wanted = Vec::with_capacity(sessions.len());
-        for (session, traffic) in sessions {
+        for (session, traffic, from) in sessions {
             let mut elements = traffic.guard();
             elements.extend(traffic.hold_esp());
-            elements.extend(traffic.hold_inner());
+            elements.extend(match from {
+                Some(mac) => traffic.hold_inner_from(*mac),
+                None => traffic.hold_inner(),
+            });
             elements.extend(traffic.hold_ike());
             // The queue knows whose a packet is before the first one comes.
             let checked = traffic
@@ -203,11 +230,12 @@ impl Steering {
             ));
         }
         let mut results = self.set_all(wanted, of_hold);
-        for ((session, result), (_, traffic)) in results.iter_mut().zip(sessions) {
+        for ((session, result), (_, traffic, from)) in results.iter_mut().zip(sessions) {
             match result {
                 Ok(()) => {
                     // Where it was diverted as it left, packets wait from now on.
-                    *result = self.undivert(*session).and_then(|()| {
+                    let here = if from.is_some() { Ok(()) } else { self.undivert(*session) };
+                    *result = here.and_then(|()| {
                         self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)
                     });
                     self.traffic.insert(*session, (*traffic).clone());
@@ -222,12 +250,13 @@ impl Steering {
     }
 
     /// Lets the session's ESP and inner packets go on, those that waited first and
-    /// in their order.
+    /// in their order. Its inner packets are not sent elsewhere from here on.
     ///
     /// # Errors
     /// [`SteeringError`] if the kernel refuses; packets flow nevertheless, by way
     /// of the queue.
     pub fn let_go_data(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.undivert(session)?;
         self.queue.let_go(session, &Purpose::HOLDS_DATA)?;
         self.remove(session, |purpose| Purpose::HOLDS_DATA.contains(&purpose))
     }
@@ -252,7 +281,7 @@ impl Steering {
         session: SessionId,
         back: Option<&Neighbour>,
     ) -> Result<(), SteeringError> {
-        let held = Purpose::is_hold;
+        let held = |purpose: Purpose| purpose.is_hold() || purpose == Purpose::Limit;
         let returned = back.map(|neighbour| self.way_back(session, neighbour)).transpose()?;
         let removed = self.remove(session, held);
         self.queue.discard(session, |packet| {
@@ -321,6 +350,7 @@ impl Steering {
     }
 
     fn forget_but(&mut self, session: SessionId, kept: &[Purpose]) -> Result<(), SteeringError> {
+        self.passing.remove(&session);
         self.undivert(session)?;
         self.remove(session, |purpose| !kept.contains(&purpose))?;
         self.queue.discard(session, |_| {});

@@ -109,7 +109,11 @@ fn die_with_parent() -> nix::Result<()> {
 
 /// The program that can be everything.
 #[derive(Clone, Debug)]
-pub struct Program(PathBuf);
+pub struct Program {
+    path: PathBuf,
+    /// As of `nice`, if it is not ours.
+    niceness: Option<i8>,
+}
 
 impl Program {
     /// The program that runs now.
@@ -117,16 +121,29 @@ impl Program {
     /// # Errors
     /// The system's, when it does not say which one that is.
     pub fn current() -> io::Result<Self> {
-        std::env::current_exe().map(Self)
+        std::env::current_exe().map(Self::at)
     }
 
     /// The program at a path, which must call [`become_role`] first.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self { path: path.into(), niceness: None }
+    }
+
+    /// The same, run before or after other processes; below zero only root may ask.
+    #[must_use]
+    pub fn with_niceness(&self, niceness: Option<i8>) -> Self {
+        Self { niceness, ..self.clone() }
     }
 
     pub(crate) fn command<A: AsRef<OsStr>>(&self, role: Role, args: &[A]) -> Command {
-        let mut command = Command::new(&self.0);
+        let mut command = match self.niceness {
+            None => Command::new(&self.path),
+            Some(niceness) => {
+                let mut command = Command::new("nice");
+                command.arg(format!("--adjustment={niceness}")).arg(&self.path);
+                command
+            }
+        };
         command.arg(role.word()).args(args).stdin(Stdio::null());
         command.env(PARENT, std::process::id().to_string());
         command
@@ -151,7 +168,7 @@ impl Program {
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("cannot start {name} ({})", self.0.display()))?;
+            .with_context(|| format!("cannot start {name} ({})", self.path.display()))?;
         Ok(Process { name: name.to_owned(), child, log: log.to_owned() })
     }
 

@@ -81,6 +81,8 @@ pub enum GatewayReply {
     Down(SessionId),
     /// A session is gone without having ended, and why.
     Missing(SessionId, Refusal),
+    /// What is staged of it can never be activated, and why.
+    Unusable(SessionId, Refusal),
     /// A packet for an SPI that the gateway does not know.
     UnknownSpi(u32),
     /// The gateway is gone and all its sessions with it.

@@ -245,6 +245,7 @@ impl Engine {
             GatewayReply::Changed(id, generation) => self.session_changed(id, generation),
             GatewayReply::Down(id) => self.session_down(id, None),
             GatewayReply::Missing(id, reason) => self.session_down(id, Some(reason)),
+            GatewayReply::Unusable(id, reason) => self.session_unusable(id, reason),
             GatewayReply::UnknownSpi(spi) => self.core.unknown_spi(spi),
             GatewayReply::Lost(detail) => self.gateway_lost(&detail),
             GatewayReply::Snapshots(all) => self.snapshots(all),

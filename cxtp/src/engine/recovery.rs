@@ -128,6 +128,15 @@ impl Engine {
         self.forget(id);
     }
 
+    /// Its source keeps it, unless it is owned here already: then its activation fails.
+    pub(super) fn session_unusable(&mut self, id: SessionId, reason: Refusal) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if matches!(&session.place, Place::Coming(arrival) if arrival.state == TargetState::Staged)
+        {
+            self.core.call_off(id, session, reason, None);
+        }
+    }
+
     /// The gateway is gone, and what it held with it.
     pub(super) fn gateway_lost(&mut self, detail: &str) {
         self.core.questions_lost();

@@ -164,6 +164,9 @@ pub struct Session {
     pub with: Option<String>,
     /// Why, where it is in doubt or lost.
     pub reason: Option<String>,
+    /// While it is moving: its state in the table of its source or its target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// The result of a batch.

@@ -11,7 +11,10 @@ use std::{
 };
 
 use clap::Parser;
-use gateway_plugin::{GatewayPlugin, holder::RemoteGateway};
+use gateway_plugin::{
+    GatewayPlugin,
+    holder::{RemoteGateway, stay_in_memory},
+};
 use protocol_spec::id::Name;
 use rustls::pki_types::UnixTime;
 use thiserror::Error;
@@ -219,6 +222,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     log(&config.log)?;
+    stay_in_memory();
     let gateway = Box::new(RemoteGateway::new(&config.gateway.socket));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

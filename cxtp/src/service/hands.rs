@@ -286,6 +286,7 @@ fn pass_on(source: &EventSource, say: &Say, work: &Work<Orders>) {
             }
             GatewayEvent::Down { session } => GatewayReply::Down(session),
             GatewayEvent::Lost { session, reason } => GatewayReply::Missing(session, reason),
+            GatewayEvent::Unusable { session, reason } => GatewayReply::Unusable(session, reason),
             GatewayEvent::UnknownSpi { spi, .. } => GatewayReply::UnknownSpi(spi),
             GatewayEvent::GrantExhausted { session } => {
                 tracing::error!(%session, "its granted numbers are used up; it sends nothing until they are extended");

@@ -29,6 +29,10 @@ pub(super) fn session(view: &SessionView) -> Session {
         generation: view.generation.0,
         with: view.with.as_ref().map(ToString::to_string),
         reason: view.reason.as_ref().map(ToString::to_string),
+        step: view
+            .source
+            .map(|state| format!("{state:?}"))
+            .or_else(|| view.target.map(|state| format!("{state:?}"))),
     }
 }
 

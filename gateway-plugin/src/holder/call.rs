@@ -20,7 +20,7 @@ use protocol_spec::codec;
 use zeroize::Zeroizing;
 
 /// Changes with every change of this protocol.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Most octets of one frame.
 const MAX_FRAME: usize = 1 << 20;
 /// Most orders or results in one frame.

@@ -14,6 +14,7 @@ pub(crate) mod server;
 use std::time::Duration;
 
 pub use client::RemoteGateway;
+pub use program::stay_in_memory;
 pub use server::{GatewayServer, ServedGateway};
 
 /// How often a thread looks whether it shall end.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{Parser, error::ErrorKind};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::{
+    mman::{MlockAllFlags, mlockall},
+    signal::{SigSet, Signal},
+};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     layer::SubscriberExt,
@@ -62,6 +65,16 @@ pub(crate) fn finish(program: &str, result: Result<(), String>) -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Has this program in memory before it is needed: the first move would else wait for
+/// each page of it while packets wait for the move. Where it is not allowed (it takes
+/// CAP_IPC_LOCK, or a limit of locked memory above the size of the program) nothing
+/// else changes.
+pub fn stay_in_memory() {
+    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT) {
+        tracing::info!(%error, "the program is not kept in memory: see LimitMEMLOCK");
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the kernel's SAs belong to: an IKE daemon, or nobody.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use protocol_spec::{
     context::{ChildSeed, Context, Endpoints, IkeSa},
@@ -39,6 +42,8 @@ pub struct Remembered {
     pub known: Known,
     /// By what it is found again: its IKE SA, else one of its Child SAs.
     pub spis: Spis,
+    /// Where its end user was, which nobody else knows of one that is staged.
+    pub remote: Option<SocketAddr>,
 }
 
 /// A session written down, but for what the kernel has: keys of Child SAs, their
@@ -51,6 +56,8 @@ pub struct Described {
     pub ike: Option<IkeSa>,
     /// Its Child SAs.
     pub children: Vec<DescribedChild>,
+    /// Whether no IKE exchange of it is open.
+    pub is_quiet: bool,
 }
 
 /// A Child SA, but for what the kernel has.
@@ -103,8 +110,15 @@ pub trait IkeDaemon: Send {
     /// All sessions, staged ones among them. `kernel` is what the kernel holds now.
     ///
     /// # Errors
-    /// [`Fault`] if it cannot be asked.
+    /// [`Fault`] if it cannot be asked: [`Fault::Lost`] if it does not run, so that it
+    /// has none of them once it runs again.
     fn sessions(&mut self, kernel: &[KernelSa]) -> Result<Vec<Known>, Fault>;
+
+    /// Whether all that changed since the sessions were asked for was told by itself, so
+    /// that a session can be described without asking for all again.
+    fn has_told_all(&self) -> bool {
+        false
+    }
 
     /// By which SAs a session can be found again.
     ///
@@ -132,12 +146,22 @@ pub trait IkeDaemon: Send {
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal>;
 
     /// Takes a session without speaking for it. If the daemon installs Child SAs
-    /// itself, they are in the kernel when this returns, with their policies.
-    /// `local` is the address that the session will have here.
+    /// itself, they are in the kernel soon, and [`IkeDaemon::staged`] says whether all
+    /// is done. `local` is the address that the session will have here.
     ///
     /// # Errors
-    /// A refusal; then nothing of the session is left in the daemon.
+    /// A refusal; what there is of the session is to be forgotten.
     fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal>;
+
+    /// Waits until the daemon has done what [`IkeDaemon::stage`] began, for a time of its
+    /// own.
+    ///
+    /// # Errors
+    /// A refusal that says what is missing.
+    fn staged(&mut self, context: &Context) -> Result<(), Refusal> {
+        _ = context;
+        Ok(())
+    }
 
     /// Whether [`IkeDaemon::stage`] and [`IkeDaemon::forget`] install and remove
     /// Child SAs and policies in the kernel.

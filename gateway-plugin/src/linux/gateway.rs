@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(super) unmended: BTreeSet<SessionId>,
     /// Staged sessions whose packets may pass after an activation that failed.
     pub(super) unheld: BTreeSet<SessionId>,
+    /// Staged sessions that the daemon did not have when it was asked last.
+    pub(super) orphans: BTreeSet<SessionId>,
     /// Active sessions that are to be steered here, and how often it was tried.
     pub(super) unsteered: BTreeMap<SessionId, u8>,
     /// Sessions whose end user an earlier process had not told yet, likewise.
@@ -145,6 +147,7 @@ impl LinuxGateway {
             unkept: BTreeSet::new(),
             unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             unsteered: BTreeMap::new(),
             untold: BTreeMap::new(),
             following: BTreeMap::new(),
@@ -273,15 +276,12 @@ impl GatewayPlugin for LinuxGateway {
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
         let mut inner = lock(&self.inner);
-        let mut seen = None;
-        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile, &mut seen));
+        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile));
         Ok(profiles.iter().map(&mut admit).collect())
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        let mut seen = None;
-        let stage = |inner: &mut Inner, order| inner.stage(order, &mut seen);
-        self.each(orders, |order: &Stage| order.context.session, stage)
+        self.each(orders, |order: &Stage| order.context.session, Inner::stage)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {

@@ -84,7 +84,7 @@ impl KernelOnly {
             before.spis.ends == Some(ends)
                 || before.spis.inbound.iter().any(|spi| inbound.contains(spi))
         })?;
-        let Remembered { mut known, mut spis } = self.remembered.swap_remove(at);
+        let Remembered { mut known, mut spis, .. } = self.remembered.swap_remove(at);
         spis.inbound.sort_unstable();
         if spis.inbound != inbound {
             known.generation = known.generation.next();
@@ -185,7 +185,8 @@ impl IkeDaemon for KernelOnly {
             seed: None,
             rekey_in: None,
         });
-        Ok(Described { known: found.known, ike: None, children: children.collect() })
+        let known = found.known;
+        Ok(Described { known, ike: None, children: children.collect(), is_quiet: true })
     }
 
     fn admit(&mut self, _: &Profile) -> Result<(), Refusal> {

@@ -2,6 +2,7 @@
 //! the end of granted ranges, and finishes what was left undone.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -87,6 +88,7 @@ impl Inner {
             .map(|session| Remembered {
                 known: Known { session: session.id, generation: session.generation },
                 spis: session.spis.clone(),
+                remote: session.paths.as_ref().map(|paths| paths.flow.remote),
             })
             .collect();
         self.daemon.remember(&remembered);
@@ -155,9 +157,16 @@ impl Inner {
 
     /// The same, of a kernel with these SAs.
     pub(super) fn hear_all(&mut self, sas: &[KernelSa]) -> Result<(), Fault> {
-        let known = self.daemon.sessions(sas)?;
-        let there: std::collections::BTreeSet<SessionId> =
-            known.iter().map(|known| known.session).collect();
+        let known = match self.daemon.sessions(sas) {
+            // What is in use goes on in the kernel until there is a daemon again.
+            Err(Fault::Lost(why)) => {
+                self.find_orphans(&BTreeSet::new());
+                return Err(Fault::Unreachable(why));
+            }
+            known => known?,
+        };
+        let there: BTreeSet<SessionId> = known.iter().map(|known| known.session).collect();
+        self.find_orphans(&there);
         let gone: Vec<SessionId> = self
             .sessions
             .values()
@@ -245,21 +254,24 @@ impl Inner {
         }
     }
 
-    /// Steers the packets of active sessions here that came up or changed. The tables
-    /// are read once for all of them.
+    /// Steers the packets of active sessions here that came up or changed. Where whole
+    /// tables must be read for it, they are read once for all of them.
     pub(super) fn welcome(&mut self) {
         if self.unsteered.is_empty() {
             return;
         }
-        let tables = match self.whole_tables() {
-            Ok(tables) => tables,
-            Err(refusal) => return tracing::warn!(%refusal, "new sessions are not steered yet"),
-        };
+        let mut seen = None;
+        if !self.daemon.has_told_all() {
+            seen = match self.whole_tables() {
+                Ok(tables) => Some(tables),
+                Err(refusal) => return tracing::warn!(%refusal, "new sessions are not steered yet"),
+            };
+        }
         for (id, tries) in std::mem::take(&mut self.unsteered) {
             if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
                 continue;
             }
-            let here = self.look_in(id, &tables).and_then(|paths| {
+            let here = self.look_in(id, &mut seen).and_then(|paths| {
                 self.succeed(id, &paths.flow)?;
                 self.steer.here(id, &paths.flow)?;
                 if paths.flow.inner.is_empty() {
@@ -281,7 +293,7 @@ impl Inner {
         }
     }
 
-    fn tell(&mut self, event: &GatewayEvent) {
+    pub(super) fn tell(&mut self, event: &GatewayEvent) {
         self.sinks.retain(|sink| sink.emit(event.clone()));
     }
 
@@ -367,8 +379,8 @@ impl Inner {
     pub(super) fn hold_again(&mut self) {
         for id in std::mem::take(&mut self.unheld) {
             let Some(session) = self.sessions.get(&id) else { continue };
-            if let (Phase::Staged { .. }, Some(paths)) = (&session.phase, &session.paths)
-                && let Err(refusal) = self.steer.hold(id, &paths.flow)
+            if let (Phase::Staged { source, .. }, Some(paths)) = (&session.phase, &session.paths)
+                && let Err(refusal) = self.steer.hold(id, &paths.flow, source)
             {
                 tracing::error!(session = %id, %refusal, "packets of a staged session may pass");
                 self.unheld.insert(id);

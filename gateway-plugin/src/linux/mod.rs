@@ -39,6 +39,7 @@ mod kernel_only;
 mod life;
 #[cfg(test)]
 mod model;
+mod orphans;
 mod pair;
 mod record;
 mod session;

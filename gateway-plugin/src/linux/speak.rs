@@ -1,7 +1,10 @@
 //! What the gateway itself has to say on an IKE SA of a session that came here, and
 //! what waits until it is heard.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{OnceLock, Weak},
+    time::Duration,
+};
 
 use protocol_spec::{
     context::Context,
@@ -13,7 +16,7 @@ use protocol_spec::{
 use super::{
     daemon::Described,
     gateway::{Inner, lock},
-    ground::Flow,
+    ground::{Flow, LetGo},
     life::MOST_TRIES,
     voice::{Announcement, FOLLOWS, Speaker, Told},
 };
@@ -84,12 +87,18 @@ impl Inner {
         self.keep().map_err(text)?;
         let speaker = Speaker { association, local: flow.local, remote: flow.remote };
         let me = Weak::clone(&self.me);
+        let gate = OnceLock::new();
         let hears = move |told| {
+            if told == Told::Followed {
+                // Others may be at work: packets do not wait for them.
+                return gate.get().into_iter().for_each(|open: &LetGo| open());
+            }
             let Some(inner) = me.upgrade() else { return };
             let mut inner = lock(&inner);
-            match told {
-                Told::Begins => inner.hold_inner(id, message_id, &flow),
-                Told::Ended => inner.announced(id, message_id),
+            if told == Told::Ended {
+                inner.announced(id, message_id);
+            } else if let Some(open) = inner.hold_inner(id, message_id, &flow) {
+                let _only_one_begins = gate.set(open);
             }
         };
         let Some(voice) = &self.voice else { return Ok(()) };
@@ -104,13 +113,19 @@ impl Inner {
 
     /// An end user has no SAs for a moment when it follows: what is for it waits. What
     /// it sends itself passes.
-    fn hold_inner(&mut self, id: SessionId, message_id: u32, flow: &Flow) {
+    fn hold_inner(&mut self, id: SessionId, message_id: u32, flow: &Flow) -> Option<LetGo> {
         if !self.announces(id, message_id) {
-            return;
+            return None;
         }
         match self.steer.hold_inner(id, flow) {
-            Ok(()) => drop(self.following.insert(id, self.clock.now() + FOLLOWS)),
-            Err(refusal) => tracing::warn!(session = %id, %refusal, "packets do not wait"),
+            Ok(open) => {
+                self.following.insert(id, self.clock.now() + FOLLOWS);
+                Some(open)
+            }
+            Err(refusal) => {
+                tracing::warn!(session = %id, %refusal, "packets do not wait");
+                None
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use protocol_spec::{
     status::{Refusal, Status},
 };
 
-use super::ground::{Flow, Steer};
+use super::ground::{Flow, LetGo, Steer};
 use crate::{
     steering::{Bypass, Neighbour, Steering, SteeringError, Traffic},
     xfrm::{Kernel, KernelPolicy, XfrmError},
@@ -106,10 +106,14 @@ impl Steer for Steered {
         self.steering.arrived(session).map_err(refusal)
     }
 
-    fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+    fn hold(&mut self, session: SessionId, flow: &Flow, source: &Name) -> Result<(), Refusal> {
         self.steering.stand_by(flow.local.ip()).map_err(refusal)?;
         self.keep(session);
-        self.name(session, |steering| steering.hold(session, &traffic(flow)))
+        let source = self.neighbours.get(source).cloned();
+        self.name(session, |steering| match &source {
+            Some(source) => steering.hold_from(session, &traffic(flow), source),
+            None => steering.hold(session, &traffic(flow)),
+        })
     }
 
     fn limit(
@@ -131,12 +135,17 @@ impl Steer for Steered {
         self.steering.let_go_ike(session).map_err(refusal)
     }
 
-    fn hold_inner(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
-        self.steering.hold_inner(session, &traffic(flow)).map_err(refusal)
+    fn hold_inner(&mut self, session: SessionId, flow: &Flow) -> Result<LetGo, Refusal> {
+        let gate = self.steering.hold_inner(session, &traffic(flow)).map_err(refusal)?;
+        Ok(Box::new(move || {
+            if let Err(error) = gate.open() {
+                tracing::warn!(%session, %error, "packets still wait");
+            }
+        }))
     }
 
     fn let_go_inner(&mut self, session: SessionId) -> Result<(), Refusal> {
-        self.steering.let_go_data(session).map_err(refusal)
+        self.steering.let_go_inner(session).map_err(refusal)
     }
 
     fn discard(&mut self, session: SessionId, source: &Name) -> Result<(), Refusal> {
@@ -193,7 +202,12 @@ impl Steer for Steered {
     fn maintain(&mut self) -> Result<(), Refusal> {
         let [now, before] = &mut self.discarded;
         for session in std::mem::replace(before, std::mem::take(now)) {
-            self.steering.forget(session).map_err(refusal)?;
+            if self.steering.leads_on(session) {
+                // It was here before, and its packets still come here first.
+                now.insert(session);
+            } else {
+                self.steering.forget(session).map_err(refusal)?;
+            }
         }
         let repaired = self.steering.repair().map_err(refusal)?;
         if repaired > 0 {

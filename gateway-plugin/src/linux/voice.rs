@@ -55,6 +55,8 @@ const STACK: usize = 256 * 1024;
 pub(crate) enum Told {
     /// It is sent now.
     Begins,
+    /// The end user has followed.
+    Followed,
     /// It was answered, or will not be.
     Ended,
 }
@@ -157,6 +159,7 @@ impl Voice {
         let told = spawn(move || {
             match tell(&speaker, announcement, &sightings, || hears(Told::Begins)) {
                 Ok(Outcome::Answered) => {
+                    hears(Told::Followed);
                     tracing::info!(%session, local = %speaker.local, "the end user has followed");
                 }
                 Ok(outcome) => tracing::warn!(

@@ -12,9 +12,11 @@ use super::{
     layer2,
     link::FrameSocket,
     nft::Change,
+    queue::InnerGate,
     route::Reach,
     set::{Element, Purpose, Set},
     share::buckets_of,
+    traffic::is_host,
 };
 
 /// A session, and the elements that it shall have or why it cannot have any.
@@ -23,7 +25,7 @@ type Wanted = (SessionId, Result<Vec<Element>, SteeringError>);
 impl Steering {
     /// Lets packets for the session's inner prefixes alone wait, of a session that is
     /// here: for a moment in which its end user cannot take them.
-    /// [`Steering::let_go_data`] ends it.
+    /// [`Steering::let_go_inner`] ends it; the gate lets them go already.
     ///
     /// # Errors
     /// [`SteeringError`] if the kernel refuses; then nothing waits.
@@ -31,11 +33,55 @@ impl Steering {
         &mut self,
         session: SessionId,
         traffic: &Traffic,
-    ) -> Result<(), SteeringError> {
+    ) -> Result<InnerGate, SteeringError> {
         let elements = traffic.hold_inner();
         self.queue.hold(session, &elements);
+        let gate = self.queue.inner_gate(session);
         let held = self.set(session, |purpose| purpose == Purpose::HoldInner, elements);
-        held.or_else(|error| self.let_go_data(session).and(Err(error)))
+        held.map(|()| gate).or_else(|error| self.let_go_inner(session).and(Err(error)))
+    }
+
+    /// Lets inner packets go on that wait by [`Steering::hold_inner`], those that waited
+    /// first.
+    ///
+    /// # Errors
+    /// As [`Steering::let_go_data`].
+    pub fn let_go_inner(&mut self, session: SessionId) -> Result<(), SteeringError> {
+        self.queue.let_go(session, &[Purpose::HoldInner])?;
+        self.remove(session, |purpose| purpose == Purpose::HoldInner)
+    }
+
+    /// Whether the session's inner packets are sent to another gateway for good: it left
+    /// here, and they come here whoever owns them ([`InnerReach::Routed`]).
+    pub fn leads_on(&self, session: SessionId) -> bool {
+        self.traffic.get(&session).is_some_and(|traffic| self.sends_on(&traffic.inner))
+    }
+
+    fn sends_on(&self, inner: &[Prefix]) -> bool {
+        let diverted = |prefix: &Prefix| self.routes.is_diverted(*prefix);
+        let routed = self.config.inner_reach == InnerReach::Routed;
+        routed && !inner.is_empty() && inner.iter().all(diverted)
+    }
+
+    /// As [`Steering::hold`] for a session that comes back from `source`. Where its inner
+    /// packets still go on from here to whoever owns it, they do so until it is let go:
+    /// only those wait that `source` sends back, which has stopped the session then.
+    ///
+    /// # Errors
+    /// As [`Steering::hold`].
+    pub fn hold_from(
+        &mut self,
+        session: SessionId,
+        traffic: &Traffic,
+        source: &Neighbour,
+    ) -> Result<(), SteeringError> {
+        let link = self.links.inner;
+        let from = match self.sends_on(&traffic.inner) {
+            true => self.routes.mac(source.inner, &link),
+            false => None,
+        };
+        let mut results = self.hold_each(&[(session, traffic, from)]);
+        results.pop().map_or(Ok(()), |(_, result)| result)
     }
 
     /// As [`Steering::forget`] for a session that is lost, or came from another gateway
@@ -62,6 +108,9 @@ impl Steering {
         self.undivert(to)?;
         self.queue.discard(from, |_| {});
         self.traffic.remove(&from);
+        // Both may name the same policies.
+        self.passing.remove(&from);
+        self.passing.remove(&to);
         Ok(())
     }
 
@@ -277,8 +326,7 @@ fn answer_for_ipv6(inner: &str) {
 
 /// The prefixes that are single addresses: for those ARP and ND can be answered.
 fn hosts(inner: &[Prefix]) -> impl Iterator<Item = IpAddr> + '_ {
-    let host = |p: &&Prefix| p.bits == if p.address.is_ipv4() { 32 } else { 128 };
-    inner.iter().filter(host).map(|prefix| prefix.address)
+    inner.iter().filter(|prefix| is_host(**prefix)).map(|prefix| prefix.address)
 }
 
 /// Whether the kernel does not have what we thought it had.

@@ -12,7 +12,7 @@ use super::{
     ledger::prefix,
     packet::{Kind, Seen},
     set::{Element, Purpose, Set},
-    traffic::contains,
+    traffic::{contains, is_host},
 };
 
 /// What waits for one session.
@@ -52,12 +52,16 @@ pub(super) struct Holds {
     ikes: HashMap<[u8; 8], SessionId>,
     inner: HashMap<IpAddr, SessionId>,
     prefixes: Vec<(Prefix, SessionId)>,
+    /// How often inner packets of any session began to wait.
+    turns: u64,
 }
 
 #[derive(Debug, Default)]
 struct Hold {
     /// For what packets wait.
     purposes: BTreeSet<Purpose>,
+    /// Which turn it is that inner packets wait, or waited last.
+    turn: u64,
     waiting: VecDeque<Waiting>,
     count: HeldCount,
 }
@@ -71,6 +75,7 @@ impl Holds {
             ikes: HashMap::new(),
             inner: HashMap::new(),
             prefixes: Vec::new(),
+            turns: 0,
         }
     }
 
@@ -90,8 +95,9 @@ impl Holds {
         let hold = self.sessions.entry(session).or_default();
         for element in elements {
             let purpose = element.set.purpose();
-            if purpose.is_hold() {
-                hold.purposes.insert(purpose);
+            if purpose.is_hold() && hold.purposes.insert(purpose) && purpose == Purpose::HoldInner {
+                self.turns += 1;
+                hold.turn = self.turns;
             }
             match element.set {
                 Set::HoldSpi => {
@@ -104,9 +110,9 @@ impl Holds {
                         self.ikes.insert(spi, session);
                     }
                 }
-                Set::HoldInner4 | Set::HoldInner6 => {
+                Set::HoldInner4 | Set::HoldInner6 | Set::HoldFrom4 | Set::HoldFrom6 => {
                     let Some(prefix) = prefix(element) else { continue };
-                    if usize::from(prefix.bits) == element.key.len() * 8 {
+                    if is_host(prefix) {
                         self.inner.insert(prefix.address, session);
                     } else if !self.prefixes.contains(&(prefix, session)) {
                         self.prefixes.push((prefix, session));
@@ -155,6 +161,11 @@ impl Holds {
         hold.count.packets -= going.len();
         hold.count.octets -= going.iter().map(|waiting| waiting.packet.len()).sum::<usize>();
         going.into_iter().map(|waiting| Verdict::Accept(waiting.id)).collect()
+    }
+
+    /// Which turn it is that a session's inner packets wait.
+    pub(super) fn turn(&self, session: SessionId) -> Option<u64> {
+        self.sessions.get(&session).map(|hold| hold.turn)
     }
 
     /// Ends a session's hold; what waited comes back, to be dropped.

@@ -95,14 +95,17 @@ impl Ledger {
         let Some(session) = change.session else { return };
         for element in &change.remove {
             let owner = self.owners.remove(&(element.set, element.key.clone()));
-            if let Some(elements) = self.sessions.get_mut(&owner.unwrap_or(session)) {
+            let owner = owner.unwrap_or(session);
+            if let Some(elements) = self.sessions.get_mut(&owner) {
                 elements.remove(element);
+                if elements.is_empty() {
+                    self.sessions.remove(&owner);
+                }
             }
         }
         for element in &change.add {
             self.insert(session, element.clone());
         }
-        self.sessions.retain(|_, elements| !elements.is_empty());
     }
 
     /// The changes that bring the kernel from what it has, `found`, to this.
@@ -160,18 +163,23 @@ pub(super) fn guarded(element: &Element) -> Option<Prefix> {
 /// The prefix of an interval.
 pub(super) fn prefix(element: &Element) -> Option<Prefix> {
     let number = |key: &[u8]| key.iter().fold(0_u128, |n, octet| n << 8 | u128::from(*octet));
-    let width = u32::try_from(element.key.len() * 8).ok()?;
-    let first = number(&element.key);
+    // Behind the address stands what else a packet must have.
+    let rest = if element.set.spans() { 8 } else { 0 };
+    let address = |key: &[u8]| key.get(..key.len().checked_sub(rest)?).map(<[u8]>::to_vec);
+    let key = address(&element.key)?;
+    let width = u32::try_from(key.len() * 8).ok()?;
+    let first = number(&key);
     // What the last address has beyond the first one: the free bits, all set.
     let last = match &element.end {
+        Some(end) if element.set.spans() => number(&address(end)?),
         Some(end) => number(end).checked_sub(1)?,
         None if width == 128 => u128::MAX,
         None => (1_u128 << width) - 1,
     };
     let free = (last ^ first).count_ones();
-    let address = match <[u8; 4]>::try_from(&element.key[..]) {
+    let address = match <[u8; 4]>::try_from(&key[..]) {
         Ok(octets) => IpAddr::from(octets),
-        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&element.key[..]).ok()?),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(&key[..]).ok()?),
     };
     Some(Prefix { address, bits: u8::try_from(width.checked_sub(free)?).ok()? })
 }

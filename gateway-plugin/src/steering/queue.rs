@@ -50,6 +50,31 @@ pub(super) struct Queue {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Lets the inner packets of one session go on that wait now, from any thread. What
+/// waits at another time does not concern it.
+pub struct InnerGate {
+    shared: Arc<Shared>,
+    session: SessionId,
+    turn: Option<u64>,
+}
+
+impl InnerGate {
+    /// Opens it. [`Steering::let_go_inner`](super::Steering::let_go_inner) is still
+    /// needed, and later packets take the way through the queue until then.
+    ///
+    /// # Errors
+    /// [`SteeringError`] if the kernel does not take verdicts.
+    pub fn open(&self) -> Result<(), SteeringError> {
+        self.shared.with(|holds| {
+            if holds.turn(self.session) != self.turn {
+                return Ok(());
+            }
+            let verdicts = holds.let_go(self.session, &[Purpose::HoldInner]);
+            self.shared.tell(&verdicts)
+        })
+    }
+}
+
 struct Shared {
     netlink: Netlink,
     number: u16,
@@ -115,6 +140,12 @@ impl Queue {
             let verdicts = holds.let_go(session, purposes);
             self.shared.tell(&verdicts)
         })
+    }
+
+    /// By which the session's inner packets that wait now can be let go.
+    pub(super) fn inner_gate(&self, session: SessionId) -> InnerGate {
+        let turn = self.shared.with(|holds| holds.turn(session));
+        InnerGate { shared: Arc::clone(&self.shared), session, turn }
     }
 
     /// Ends a hold; each packet that waited is shown to `each` and dropped.

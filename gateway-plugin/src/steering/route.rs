@@ -151,6 +151,11 @@ impl Routes {
         Ok(())
     }
 
+    /// Whether our table sends a prefix elsewhere.
+    pub(super) fn is_diverted(&self, prefix: Prefix) -> bool {
+        self.diverted.contains(&(masked(prefix), prefix.bits))
+    }
+
     /// `struct rtmsg`, destination and table of a route of ours.
     fn route(&self, prefix: Prefix, flags: u32) -> ([u8; 12], Vec<u8>, [u8; 4]) {
         let mut body =

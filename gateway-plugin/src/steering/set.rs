@@ -16,6 +16,10 @@ pub(super) enum Set {
     HoldInner4,
     /// IPv6 destinations whose packets wait.
     HoldInner6,
+    /// IPv4 destinations and the MAC address of a gateway, whose packets for them wait.
+    HoldFrom4,
+    /// The same in IPv6.
+    HoldFrom6,
     /// Inbound SPI to the target's MAC address.
     RelaySpi,
     /// IKE SPI to the target's MAC address.
@@ -76,11 +80,13 @@ pub(super) const TABLE: &str = "cxtp";
 
 impl Set {
     /// All whose elements belong to sessions.
-    pub(super) const OF_SESSIONS: [Self; 26] = [
+    pub(super) const OF_SESSIONS: [Self; 28] = [
         Self::HoldSpi,
         Self::HoldIke,
         Self::HoldInner4,
         Self::HoldInner6,
+        Self::HoldFrom4,
+        Self::HoldFrom6,
         Self::RelaySpi,
         Self::RelayIke,
         Self::RouteSpi4,
@@ -112,6 +118,8 @@ impl Set {
             Self::HoldIke => "hold_ike",
             Self::HoldInner4 => "hold_inner4",
             Self::HoldInner6 => "hold_inner6",
+            Self::HoldFrom4 => "hold_from4",
+            Self::HoldFrom6 => "hold_from6",
             Self::RelaySpi => "relay_spi",
             Self::RelayIke => "relay_ike",
             Self::RouteSpi4 => "route_spi4",
@@ -141,7 +149,12 @@ impl Set {
     /// The family of its table.
     pub(super) fn family(self) -> u8 {
         match self {
-            Self::HoldSpi | Self::HoldIke | Self::HoldInner4 | Self::HoldInner6 => INET,
+            Self::HoldSpi
+            | Self::HoldIke
+            | Self::HoldInner4
+            | Self::HoldInner6
+            | Self::HoldFrom4
+            | Self::HoldFrom6 => INET,
             _ => NETDEV,
         }
     }
@@ -149,14 +162,16 @@ impl Set {
     /// Whether an element of it names its first and its last key, each a
     /// concatenation, as the kernel wants it where a field is an interval.
     pub(super) fn spans(self) -> bool {
-        matches!(self, Self::Limit4 | Self::Limit6)
+        matches!(self, Self::Limit4 | Self::Limit6 | Self::HoldFrom4 | Self::HoldFrom6)
     }
 
     /// What it is part of.
     pub(super) fn purpose(self) -> Purpose {
         match self {
             Self::HoldSpi => Purpose::HoldEsp,
-            Self::HoldInner4 | Self::HoldInner6 => Purpose::HoldInner,
+            Self::HoldInner4 | Self::HoldInner6 | Self::HoldFrom4 | Self::HoldFrom6 => {
+                Purpose::HoldInner
+            }
             Self::HoldIke => Purpose::HoldIke,
             Self::RelaySpi | Self::RouteSpi4 | Self::RouteSpi6 => Purpose::RelayData,
             Self::RelayIke | Self::RouteIke4 | Self::RouteIke6 => Purpose::RelayIke,
@@ -242,6 +257,13 @@ impl Element {
         Self { end: behind, ..Self::of(set, first) }
     }
 
+    /// All addresses of a prefix in packets from a MAC address.
+    pub(super) fn from(prefix: Prefix, mac: [u8; 6]) -> Self {
+        let (first, last) = ends(prefix);
+        let key = |address| Self::with_address(Set::HoldFrom4, Set::HoldFrom6, address, &mac);
+        Self { end: Some(key(last).key), ..key(first) }
+    }
+
     /// Numbers from `first` to `last` under an outbound SPI.
     pub(super) fn numbers(remote: IpAddr, spi: [u8; 4], first: u32, last: u32) -> Self {
         let key = |number: u32| {
@@ -266,6 +288,23 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// First and last address of a prefix.
+fn ends(prefix: Prefix) -> (IpAddr, IpAddr) {
+    let bits = u32::from(prefix.bits);
+    match prefix.address {
+        IpAddr::V4(address) => {
+            let free = u32::MAX.checked_shr(bits).unwrap_or(0);
+            let first = address.to_bits() & !free;
+            (IpAddr::V4(first.into()), IpAddr::V4((first | free).into()))
+        }
+        IpAddr::V6(address) => {
+            let free = u128::MAX.checked_shr(bits).unwrap_or(0);
+            let first = address.to_bits() & !free;
+            (IpAddr::V6(first.into()), IpAddr::V6((first | free).into()))
+        }
     }
 }
 

@@ -164,6 +164,11 @@ impl Traffic {
         self.intervals(Set::HoldInner4, Set::HoldInner6)
     }
 
+    /// Of inner packets, those that another gateway sends here.
+    pub(super) fn hold_inner_from(&self, mac: [u8; 6]) -> Vec<Element> {
+        self.inner.iter().map(|prefix| Element::from(*prefix, mac)).collect()
+    }
+
     pub(super) fn hold_esp(&self) -> Vec<Element> {
         self.inbound().map(|spi| Element::of(Set::HoldSpi, spi)).collect()
     }
@@ -289,6 +294,11 @@ impl Neighbour {
 /// Whether an address lies in a prefix.
 pub(super) fn contains(prefix: Prefix, address: IpAddr) -> bool {
     overlap(prefix, Prefix { address, bits: if address.is_ipv4() { 32 } else { 128 } })
+}
+
+/// Whether a prefix is a single address.
+pub(super) fn is_host(prefix: Prefix) -> bool {
+    prefix.bits == if prefix.address.is_ipv4() { 32 } else { 128 }
 }
 
 /// The prefix's address without host bits.

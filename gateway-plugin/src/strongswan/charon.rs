@@ -7,7 +7,7 @@ mod news;
 mod recent;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -77,6 +77,12 @@ pub struct Charon {
     news: Arc<News>,
     /// IKE SAs of which no session was known when all were listed.
     strangers: HashSet<IkeSpis>,
+    /// Sessions that were seen to wait for their activation.
+    passive: BTreeSet<SessionId>,
+    /// Where the end users of sessions of an earlier process were.
+    remotes: HashMap<SessionId, SocketAddr>,
+    /// Sessions that an earlier process staged: charon never tells of those.
+    staged_before: HashMap<SessionId, (IkeId, SocketAddr)>,
     /// What admission looks at.
     facts: Recent<checks::Facts>,
     /// What says which side effects a session has: vici's, and both files.
@@ -166,6 +172,9 @@ impl Charon {
             tracker,
             news,
             strangers: HashSet::new(),
+            passive: BTreeSet::new(),
+            remotes: HashMap::new(),
+            staged_before: HashMap::new(),
             facts: Recent::new(CONFIGURED),
             effects: Recent::new(CONFIGURED),
             met: None,
@@ -211,6 +220,10 @@ impl Charon {
     /// missed.
     fn reconcile(&mut self) -> Result<(), CharonError> {
         self.meet()?;
+        // It may be another one.
+        self.passive.clear();
+        self.facts.clear();
+        self.effects.clear();
         let mark = lock(&self.tracker).mark();
         let sas = self.list().map_err(|error| {
             let path = self.settings.vici.clone();
@@ -223,12 +236,20 @@ impl Charon {
         let notices = tracker.reconcile(mark, &listed);
         let all = sas.iter().map(spis);
         self.strangers = all.filter(|spis| tracker.find(*spis).is_none()).collect();
+        let passive = sas.iter().filter(|sa| sa.is_passive());
+        let staged = passive.clone().filter(|sa| self.strangers.contains(&spis(sa)));
+        let staged = staged.filter_map(|sa| {
+            let (session, _) = tracker.remembered(spis(sa))?;
+            Some((session, (id(sa), *self.remotes.get(&session)?)))
+        });
+        self.staged_before = staged.collect();
         drop(tracker);
+        let parked = passive.count() > 0;
         let missed = listen::missed(&notices, self.segments);
         self.news.listed(&sas, missed.is_empty());
         for segment in missed {
             tracing::info!(segment, "charon is asked to tell its sessions again");
-            if let Err(error) = self.resync(segment) {
+            if let Err(error) = self.resync(segment, parked) {
                 tracing::warn!(%error, segment, "charon could not be asked");
             }
         }
@@ -241,11 +262,12 @@ impl Charon {
         self.vici.list_sas(PATIENCE + LISTED.saturating_mul(known))
     }
 
-    fn resync(&mut self, segment: u16) -> Result<(), Refusal> {
+    /// `parked` says whether sessions are staged.
+    fn resync(&mut self, segment: u16, parked: bool) -> Result<(), Refusal> {
         let version = self.version()?;
         lock(&self.tracker).report_gaps_again();
         // Staged sessions wait there, and would all become active.
-        if segment == self.segments.parking() {
+        if parked && segment == self.segments.parking() {
             return Ok(());
         }
         self.news.retell();
@@ -285,7 +307,9 @@ impl Charon {
 
     /// How charon calls a session's IKE SA.
     fn ike(&self, session: SessionId) -> Result<IkeId, Refusal> {
-        lock(&self.tracker).ike_id(session).ok_or_else(|| {
+        let known = lock(&self.tracker).ike_id(session);
+        let before = || self.staged_before.get(&session).map(|(ike, _)| *ike);
+        known.or_else(before).ok_or_else(|| {
             Refusal::new(Status::NoSession, format!("charon has no session {session}"))
         })
     }
@@ -311,6 +335,11 @@ fn unsent(error: impl std::fmt::Display) -> Refusal {
 
 fn spis(sa: &IkeSaInfo) -> IkeSpis {
     (sa.spi_initiator, sa.spi_responder)
+}
+
+fn id(sa: &IkeSaInfo) -> IkeId {
+    let (spi_initiator, spi_responder) = spis(sa);
+    IkeId { version: sa.version, spi_initiator, spi_responder, initiator: sa.initiator }
 }
 
 fn listed(sa: &IkeSaInfo) -> ListedIke {

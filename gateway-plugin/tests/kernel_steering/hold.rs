@@ -6,8 +6,8 @@ use gateway_plugin::steering::Traffic;
 use socket2::Domain;
 
 use crate::net::{
-    NEVER, SOON, Tap, build, esp, id, ike, numbers, open, own_shared, prefix, raw, send_numbers,
-    session, sh, timed, tunnel, udp, until, within,
+    NEVER, SOON, Tap, build, esp, id, ike, neighbour, numbers, open, own_shared, prefix, raw,
+    send_numbers, session, sh, timed, tunnel, udp, until, within,
 };
 
 #[test]
@@ -68,6 +68,38 @@ fn nothing_passes_while_held_nor_when_the_process_is_gone() {
     send_numbers(&user, "10.9.0.9:7000", 40..60);
     within("sg1", || steering.let_go_data(id(1)).unwrap());
     assert_eq!(numbers(&server, NEVER), (40..60).collect::<Vec<u32>>());
+}
+
+#[test]
+#[ignore = "needs a kernel with ESP and root: cargo lab runs it"]
+fn packets_of_a_session_that_comes_back_go_on_to_its_owner_until_that_sends_them_back() {
+    const OWNER: [u8; 6] = [2, 0, 0, 0, 2, 2];
+    build();
+    own_shared("sg1");
+    let mut steering = open("sg1", |_| {});
+    let server = udp("srv", "10.9.0.9:7000");
+    let user = udp("eu", "10.8.0.1:7000");
+    let owner = Tap::open("sg2");
+    let gone_on = |count| owner.frames(count, SOON, |f| f.to_mac(OWNER) && f.has("10.8.0.1"));
+    within("sg1", || steering.divert(id(1), &session(1), &neighbour(2)).unwrap());
+    send_numbers(&server, "10.8.0.1:7000", 0..5);
+    assert_eq!(gone_on(5).len(), 5, "diverted since it left");
+
+    within("sg1", || steering.hold_from(id(1), &session(1), &neighbour(2)).unwrap());
+    send_numbers(&server, "10.8.0.1:7000", 5..10);
+    assert_eq!(gone_on(5).len(), 5, "its owner goes on with it");
+    assert_eq!(steering.held(id(1)).packets, 0);
+    assert!(steering.leads_on(id(1)));
+
+    sh("ip -n sg2 route add 10.8.0.1/32 via 10.9.0.1 dev in");
+    send_numbers(&server, "10.8.0.1:7000", 10..15);
+    until("all packets", || steering.held(id(1)).packets == 5);
+    tunnel("sg1", 1);
+    within("sg1", || steering.let_go_data(id(1)).unwrap());
+    assert!(!steering.leads_on(id(1)));
+    send_numbers(&server, "10.8.0.1:7000", 15..20);
+    // Its owner here has no SAs and passed on what came first as it was.
+    assert_eq!(numbers(&user, NEVER), (0..20).collect::<Vec<u32>>());
 }
 
 #[test]
@@ -224,7 +256,7 @@ fn what_waited_goes_back_to_the_source() {
     let server = udp("srv", "10.9.0.9:7000");
     send_numbers(&server, "10.8.0.1:7000", 0..1);
     until("held packets", || target.held(id(1)).packets == 2);
-    let back = crate::net::neighbour(1);
+    let back = neighbour(1);
     within("sg2", || target.discard(id(1), Some(&back)).unwrap());
     let outer = source.frames(1, SOON, |f| f.is_esp(0x1001));
     assert!(outer[0].to_mac([2, 0, 0, 0, 1, 1]), "{outer:?}");

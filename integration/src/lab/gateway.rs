@@ -34,6 +34,18 @@ const PORT: u16 = 4067;
 /// What a process may need from its start until it answers.
 const START: Duration = Duration::from_secs(30);
 
+/// The units by which our processes are installed.
+const UNITS: [(&str, &str); 2] = [
+    ("cxtp-linux", include_str!("../../../packaging/cxtp-linux.service")),
+    ("cxtpd", include_str!("../../../packaging/cxtpd.service")),
+];
+
+/// The niceness that its unit gives a process.
+fn niceness(of: &str) -> Option<i8> {
+    let (_, unit) = UNITS.iter().find(|(name, _)| *name == of)?;
+    unit.lines().find_map(|line| line.strip_prefix("Nice="))?.parse().ok()
+}
+
 /// How the gateways share the outer side: the words of `cxtp-linux`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
@@ -268,9 +280,41 @@ impl Site {
     /// # Errors
     /// If it does not run.
     pub fn freeze_linux(&self, frozen: bool) -> Result<()> {
-        let linux = self.linux.as_ref().context("cxtp-linux does not run")?;
-        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
-        Ok(kill(Pid::from_raw(i32::try_from(linux.id())?), signal)?)
+        freeze(self.linux.as_ref().context("cxtp-linux does not run")?, frozen)
+    }
+
+    /// The same of its `cxtpd`.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn freeze_daemon(&self, frozen: bool) -> Result<()> {
+        freeze(self.daemon.as_ref().context("cxtpd does not run")?, frozen)
+    }
+
+    /// Lets go on whichever of them run.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn thaw(&self) -> Result<()> {
+        let running = [&self.linux, &self.daemon];
+        running.into_iter().flatten().try_for_each(|process| freeze(process, false))
+    }
+
+    /// Whether the thread of its `cxtpd` that speaks with `cxtp-linux` waits for it (or
+    /// for something to say).
+    ///
+    /// # Errors
+    /// If there is no such thread.
+    pub fn daemon_is_waiting(&self) -> Result<bool> {
+        let daemon = self.daemon.as_ref().context("cxtpd does not run")?;
+        for task in fs::read_dir(format!("/proc/{}/task", daemon.id()))? {
+            // Number, name in brackets, state, …
+            let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            if let Some((_, after)) = stat.split_once("(gateway) ") {
+                return Ok(after.starts_with('S'));
+            }
+        }
+        bail!("cxtpd of {} has no thread for its gateway", GATEWAYS[self.at])
     }
 
     /// Fails if a process ended that should run.
@@ -289,8 +333,14 @@ impl Site {
     fn start(&self, what: &str, role: Role, args: &[&str]) -> Result<Process> {
         let name = format!("{what} of {}", GATEWAYS[self.at]);
         let log = self.folder.join(format!("{what}.log"));
-        Namespace::of(GATEWAYS[self.at]).enter(|| self.program.start(&name, role, args, &log))
+        let program = self.program.with_niceness(niceness(what));
+        Namespace::of(GATEWAYS[self.at]).enter(|| program.start(&name, role, args, &log))
     }
+}
+
+fn freeze(process: &Process, frozen: bool) -> Result<()> {
+    let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+    Ok(kill(Pid::from_raw(i32::try_from(process.id())?), signal)?)
 }
 
 fn socket(folder: &Path) -> PathBuf {

@@ -5,12 +5,13 @@ mod count;
 pub mod tcp;
 
 use std::{
+    collections::BTreeMap,
     io::IoSliceMut,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _},
     process::Command,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -29,6 +30,7 @@ use nix::{
         },
         time::TimeSpec,
     },
+    time::{ClockId, clock_gettime},
     unistd::gettid,
 };
 use serde::Serialize;
@@ -103,8 +105,8 @@ struct Shared {
     /// Two for each flow: to the server and to the user.
     counts: Vec<Mutex<Count>>,
     sent: Vec<AtomicU64>,
-    /// By end users' nodes.
-    refused: AtomicU64,
+    /// By end users' nodes, by the number of the error.
+    refused: Mutex<BTreeMap<i32, u64>>,
     stop_sending: AtomicBool,
     stop: AtomicBool,
     /// In microseconds.
@@ -130,7 +132,7 @@ impl Traffic {
         let shared = Arc::new(Shared {
             counts: (0..ways).map(|_| Mutex::new(Count::default())).collect(),
             sent: (0..ways).map(|_| AtomicU64::new(0)).collect(),
-            refused: AtomicU64::new(0),
+            refused: Mutex::default(),
             stop_sending: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             late: AtomicU64::new(0),
@@ -161,6 +163,14 @@ impl Traffic {
         millis(gaps.max().unwrap_or_default())
     }
 
+    /// The longest that a packet of each flow was on its way since the last call, either
+    /// way. What follows is counted anew.
+    pub fn take_delays(&self) -> Vec<Duration> {
+        let ways = self.shared.counts.chunks(2);
+        let longest = |ways: &[Mutex<Count>]| ways.iter().map(|way| lock(way).take_delay()).max();
+        ways.filter_map(longest).collect()
+    }
+
     /// Waits until each flow has got so many more packets each way.
     ///
     /// # Errors
@@ -177,6 +187,14 @@ impl Traffic {
     pub fn run_for(&self, span: Duration) {
         // The time is the condition.
         std::thread::sleep(span);
+    }
+
+    /// How many packets the end users' own nodes did not take to send so far, by what
+    /// they said of them.
+    pub fn refusals(&self) -> BTreeMap<String, u64> {
+        let name =
+            |(error, count): (&i32, &u64)| (format!("{:?}", Errno::from_raw(*error)), *count);
+        self.shared.refusals().iter().map(name).collect()
     }
 
     /// Stops sending, waits for the last packets and counts.
@@ -207,7 +225,7 @@ impl Traffic {
             tally.reordered += count.reordered();
             tally.gap_ms = tally.gap_ms.max(millis(count.take_gap()));
         }
-        tally.refused = self.shared.refused.load(Ordering::Relaxed);
+        tally.refused = self.shared.refusals().values().sum();
         let late = Duration::from_micros(self.shared.late.load(Ordering::Relaxed));
         tally.sender_late_ms = millis(late);
         let due = self.shared.rounds_due.load(Ordering::Relaxed);
@@ -216,6 +234,12 @@ impl Traffic {
         let share = rounds as f64 / due.max(1) as f64;
         tally.sent_share = share;
         Ok(tally)
+    }
+}
+
+impl Shared {
+    fn refusals(&self) -> MutexGuard<'_, BTreeMap<i32, u64>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -234,7 +258,7 @@ fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
     thread.join().map_err(|_| anyhow!("a thread of the traffic panicked"))?
 }
 
-fn lock(count: &Mutex<Count>) -> std::sync::MutexGuard<'_, Count> {
+fn lock(count: &Mutex<Count>) -> MutexGuard<'_, Count> {
     count.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -259,6 +283,11 @@ fn sockets(flow: &Flow, port: u16) -> Result<[UdpSocket; 2]> {
     Ok([open(&flow.node, user, server)?, open(&flow.host, server, user)?])
 }
 
+/// The time by which the kernel stamps what comes.
+fn wall() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from)
+}
+
 /// Sends one packet each way in each interval, to one flow after the other.
 fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
     let begun = now();
@@ -278,9 +307,14 @@ fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
             let sent = &shared.sent[flow * 2 + way];
             let number = sent.fetch_add(1, Ordering::Relaxed);
             packet[..8].copy_from_slice(&number.to_be_bytes());
+            let at = u64::try_from(wall().as_nanos()).unwrap_or_default();
+            packet[8..16].copy_from_slice(&at.to_be_bytes());
             // What the node refuses to send counts as lost.
-            if socket.send(&packet).is_err() && way == 0 {
-                shared.refused.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = socket.send(&packet)
+                && way == 0
+            {
+                *shared.refusals().entry(error.raw_os_error().unwrap_or_default()).or_default() +=
+                    1;
             }
         }
         round += 1;
@@ -335,7 +369,9 @@ fn drain(socket: &UdpSocket, count: &mut Count) -> Result<()> {
             _ => None,
         });
         let at = at.context("a packet without a time")?;
-        let number = buffer.first_chunk().map(|number| u64::from_be_bytes(*number));
-        count.packet(number.context("a packet without a number")?, at);
+        let word = |at: usize| buffer[at..].first_chunk().map(|word| u64::from_be_bytes(*word));
+        let number = word(0).context("a packet without a number")?;
+        let sent = word(8).context("a packet that does not say when it was sent")?;
+        count.packet(number, Duration::from_nanos(sent), at);
     }
 }

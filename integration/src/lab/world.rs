@@ -22,6 +22,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use cxtp::service::api::{Mode, Summary};
+use serde_json::json;
 
 use super::{
     charon::{
@@ -297,6 +298,11 @@ impl World {
     /// If it failed.
     pub fn count_traffic(&mut self, traffic: Traffic) -> Result<Tally> {
         let gap = traffic.take_gap();
+        let refusals = traffic.refusals();
+        if !refusals.is_empty() {
+            let all = self.report.more.entry("refused_as".into()).or_insert_with(|| json!([]));
+            all.as_array_mut().into_iter().for_each(|all| all.push(json!(refusals)));
+        }
         let tally = traffic.stop()?;
         let tally = Tally { gap_ms: tally.gap_ms.max(gap), ..tally };
         self.report.gap_ms_max = self.report.gap_ms_max.max(tally.gap_ms);

@@ -71,7 +71,7 @@ impl ModelCharon {
     fn name(&mut self, spis: IkeSpis, children: &[(u32, u32)]) -> Known {
         let at = self.remembered.iter().position(|before| before.spis.ike == Some(spis));
         let Some(at) = at else { return Known { session: new_id(), generation: Generation(1) } };
-        let Remembered { mut known, spis } = self.remembered.swap_remove(at);
+        let Remembered { mut known, spis, .. } = self.remembered.swap_remove(at);
         if spis.inbound != children.iter().map(|child| child.0).collect::<Vec<_>>() {
             known.generation = known.generation.next();
         }
@@ -101,6 +101,9 @@ impl IkeDaemon for ModelCharon {
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
         let now: Vec<_> = {
             let ground = lock(&self.ground);
+            if ground.absent {
+                return Err(Fault::Lost("it does not run".to_owned()));
+            }
             ground.ike.iter().map(|(spis, ike)| (*spis, ike.children.clone())).collect()
         };
         self.told.retain(|spis, _| now.iter().any(|(there, _)| there == spis));
@@ -142,7 +145,8 @@ impl IkeDaemon for ModelCharon {
             seed: None,
             rekey_in: None,
         });
-        Ok(Described { known, ike: Some(ike), children: children.collect() })
+        let children = children.collect();
+        Ok(Described { known, ike: Some(ike), children, is_quiet: true })
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {

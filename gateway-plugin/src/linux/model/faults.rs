@@ -1,19 +1,25 @@
 //! Every call that an act makes fails in turn, with and without its effect, alone
 //! and with all that follow; and the process is killed there.
 
+use std::time::Duration;
+
 use protocol_spec::{
     id::SessionId,
-    status::Refusal,
+    status::{Refusal, Status},
     transfer::{Finals, GrantedRange, SessionState},
 };
 
 use super::{
     Bench, Fail, Kind,
     drive::{Ledger, other},
+    ground::lock,
 };
-use crate::conformance::{
-    Harness,
-    Side::{self, Source, Target},
+use crate::{
+    conformance::{
+        Harness,
+        Side::{self, Source, Target},
+    },
+    plugin::{EventSink, GatewayEvent, GatewayPlugin as _},
 };
 
 /// A session that stands before the act.
@@ -215,4 +221,36 @@ fn a_discard_that_fails_can_be_repeated() {
         bench.discard(Target, scene.id, 1).unwrap();
         assert!(bench.is_empty_of(Target, scene.id), "{what}: something is left");
     });
+}
+
+#[test]
+fn what_is_staged_is_of_no_use_without_its_daemon() {
+    for absent in [true, false] {
+        let mut bench = Bench::new(Kind::Charon);
+        let scene = scene(&mut bench, Before::Staged);
+        let (sink, events) = EventSink::bounded(16);
+        bench.at(Target).subscribe(sink).unwrap();
+        lock(&bench.grounds[1]).ike.clear();
+        lock(&bench.grounds[1]).absent = absent;
+        assert_eq!(bench.at(Target).list().is_err(), absent);
+        let told = events.next(Duration::from_secs(10));
+        let Some(GatewayEvent::Unusable { session, reason }) = told else { panic!("{told:?}") };
+        assert_eq!((session, reason.status), (scene.id, Status::SessionEnded));
+        let finals = bench.pause(Source, scene.id).unwrap();
+        let refused = bench.activate(Target, scene.id, 1, &finals);
+        assert_eq!(refused.unwrap_err().status, Status::SessionEnded);
+        lock(&bench.grounds[1]).absent = false;
+        assert!(bench.is_empty_of(Target, scene.id), "absent {absent}: something is left");
+    }
+}
+
+#[test]
+fn what_is_staged_without_its_daemon_goes_on_at_its_source() {
+    let mut bench = Bench::new(Kind::Charon);
+    let scene = scene(&mut bench, Before::Staged);
+    lock(&bench.grounds[1]).ike.clear();
+    assert!(matches!(bench.state(Target, scene.id), Some(SessionState::Staged { .. })));
+    bench.discard(Target, scene.id, 1).unwrap();
+    assert!(bench.is_empty_of(Target, scene.id), "something is left");
+    goes_on_at_the_source(&mut bench, &scene, "the target's daemon was killed");
 }

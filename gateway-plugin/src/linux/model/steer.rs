@@ -41,7 +41,7 @@ impl Steer for ModelSteer {
         })
     }
 
-    fn hold(&mut self, session: SessionId, flow: &Flow) -> Result<(), Refusal> {
+    fn hold(&mut self, session: SessionId, flow: &Flow, _: &Name) -> Result<(), Refusal> {
         call(&self.ground, "hold", |ground| {
             let steered = ground.steered(session, flow);
             (steered.data, steered.ike) = (Way::Queue, Way::Queue);

@@ -65,6 +65,36 @@ fn inner_packets_wait_once_more_while_others_pass() {
 }
 
 #[test]
+fn each_time_that_inner_packets_begin_to_wait_is_a_turn_of_its_own() {
+    let mut holds = holds(10, 1000);
+    let first = holds.turn(ONE);
+    assert!(first.is_some() && first != holds.turn(TWO));
+    let host = Prefix { address: "10.0.1.9".parse().unwrap(), bits: 32 };
+    let inner = [Element::interval(Set::HoldInner4, Set::HoldInner6, host)];
+    holds.hold(ONE, &inner);
+    assert_eq!(holds.turn(ONE), first, "they wait already");
+    holds.let_go(ONE, &[Purpose::HoldInner]);
+    holds.hold(ONE, &inner);
+    let second = holds.turn(ONE);
+    assert_ne!(second, first);
+    holds.discard(ONE);
+    holds.hold(ONE, &inner);
+    assert!(![first, second, None].contains(&holds.turn(ONE)), "nor of a session that is back");
+}
+
+#[test]
+fn what_another_gateway_sends_here_is_known_by_its_destination() {
+    let mut holds = Holds::new(Limits { packets: 10, octets: 1000 });
+    let net = Prefix { address: "10.0.1.0".parse().unwrap(), bits: 24 };
+    let host = Prefix { address: "fd00:9::5".parse().unwrap(), bits: 128 };
+    holds.hold(ONE, &[Element::from(net, [2; 6]), Element::from(host, [2; 6])]);
+    assert_eq!(holds.take(1, seen("10.0.1.255", Kind::Other), &[0; 10]), []);
+    assert_eq!(holds.take(2, seen("fd00:9::5", Kind::Other), &[0; 10]), []);
+    assert_eq!(holds.take(3, seen("10.0.2.0", Kind::Other), &[0; 10]), [Verdict::Drop(3)]);
+    assert_eq!(holds.let_go(ONE, &[Purpose::HoldInner]), [1, 2].map(Verdict::Accept));
+}
+
+#[test]
 fn packets_on_their_way_into_the_queue_go_on_while_ike_still_waits() {
     let mut holds = holds(10, 1000);
     holds.let_go(ONE, &[Purpose::HoldEsp, Purpose::HoldInner]);

@@ -23,7 +23,7 @@ use crate::{
         checks,
         ha::{SocketError, put},
         vici::{
-            IkeSaInfo,
+            IkeSaInfo, ViciError,
             sa::{ChildState, IkeState},
         },
     },
@@ -72,39 +72,33 @@ impl Charon {
     ) -> Result<(), Refusal> {
         let local = local.map(|address| SocketAddr::new(address, ike.local.port()));
         let version = self.version()?;
-        let messages = put::ike_messages(context, local, version).map_err(unsent)?;
-        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
-        // What it has not read yet need not be asked for.
-        self.socket.settle(PATIENCE).map_err(unsent)?;
-        let id = context.session;
-        let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
-        if !sa.is_passive() {
-            let detail =
-                format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
-            return Err(Refusal::new(Status::GatewayFault, detail));
-        }
+        let mut messages = put::ike_messages(context, local, version).map_err(unsent)?;
         for child in &context.children {
-            let message = put::child_message(context, child, version).map_err(unsent)?;
-            self.socket.send([&message], PATIENCE).map_err(unsent)?;
-        }
-        let wanted: BTreeSet<u32> = context.children.iter().map(|c| c.inbound.spi).collect();
-        let installed = |sa: &IkeSaInfo| -> BTreeSet<u32> {
-            let up = sa.children.iter().filter(|child| child.state == ChildState::Installed);
-            up.filter_map(|child| child.spi_in).collect()
-        };
-        let sa = self.wait(id, SETTLED, |sa| installed(sa) == wanted)?;
-        if installed(&sa) != wanted {
-            let detail = "charon did not install every Child SA: its log says why";
-            return Err(Refusal::new(Status::GatewayFault, detail));
+            messages.push(put::child_message(context, child, version).map_err(unsent)?);
         }
         let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, version);
-        self.socket.send([&park.map_err(unsent)?], PATIENCE).map_err(unsent)
+        messages.push(park.map_err(unsent)?);
+        self.socket.send(&messages, PATIENCE).map_err(unsent)
+    }
+
+    /// Has charon tell what it has not told of a session that an earlier process staged.
+    fn learn_of(&mut self, session: SessionId) {
+        self.news.miss();
+        // It is in use; what could not be asked now is asked again.
+        if let Err(error) = self.catch_up() {
+            tracing::warn!(%session, %error, "what charon has of it is not known yet");
+        }
     }
 
     /// What charon does for a session of this connection beside IKE and ESP.
     fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
         let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
         if let Some((stats, strongswan, swanctl)) = self.effects.get() {
+            return Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection));
+        }
+        let last = self.effects.take_last();
+        if let Some(last) = last.filter(|(_, one, other)| one.is_current() && other.is_current()) {
+            let (stats, strongswan, swanctl) = self.effects.put(last);
             return Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection));
         }
         let stats = self.vici.stats(PATIENCE).map_err(unanswered)?;
@@ -124,6 +118,16 @@ fn unreachable(error: CharonError) -> Fault {
     Fault::Unreachable(error.to_string())
 }
 
+/// The same of one that may have ended.
+fn gone(error: CharonError) -> Fault {
+    match error {
+        CharonError::Vici { error: ViciError::Connect { absent: true, .. }, .. } => {
+            Fault::Lost(error.to_string())
+        }
+        error => unreachable(error),
+    }
+}
+
 impl IkeDaemon for Charon {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
         self.meet().map_err(unreachable)?;
@@ -139,7 +143,7 @@ impl IkeDaemon for Charon {
     }
 
     fn sessions(&mut self, _: &[KernelSa]) -> Result<Vec<Known>, Fault> {
-        self.catch_up().map_err(unreachable)?;
+        self.catch_up().map_err(gone)?;
         let known = |(session, generation)| Known { session, generation };
         let tracker = lock(&self.tracker);
         // After a restart of our own charon has them, and was only asked to tell of them.
@@ -149,9 +153,10 @@ impl IkeDaemon for Charon {
 
     fn remember(&mut self, sessions: &[Remembered]) {
         let mut tracker = lock(&self.tracker);
-        for Remembered { known, spis } in sessions {
+        for Remembered { known, spis, remote } in sessions {
             if let Some(ike) = spis.ike {
                 tracker.remember(ike, known.session, known.generation);
+                self.remotes.extend(remote.map(|remote| (known.session, remote)));
             }
         }
     }
@@ -188,15 +193,20 @@ impl IkeDaemon for Charon {
             })
         });
         let known = Known { session, generation: told.generation };
-        Ok(Described { known, children: children.collect(), ike: Some(ike) })
+        let is_quiet = now.is_quiet();
+        Ok(Described { known, children: children.collect(), ike: Some(ike), is_quiet })
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         let facts = match self.facts.get() {
             Some(facts) => facts,
             None => {
-                let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
-                self.facts.put(facts)
+                let vici = &mut self.vici;
+                let facts = match self.facts.take_last() {
+                    Some(mut last) => last.renew(vici, PATIENCE).map(|()| last),
+                    None => checks::Facts::gather(vici, PATIENCE),
+                };
+                self.facts.put(facts.map_err(unanswered)?)
             }
         };
         let tracker = lock(&self.tracker);
@@ -205,7 +215,8 @@ impl IkeDaemon for Charon {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));
         };
-        let owner = tracker.find(spis);
+        let before = || tracker.remembered(spis).map(|(session, _)| session);
+        let owner = tracker.find(spis).or_else(before);
         if owner == Some(profile.session) || owner.is_none() && !self.strangers.contains(&spis) {
             return Ok(());
         }
@@ -229,6 +240,31 @@ impl IkeDaemon for Charon {
         self.put(context, ike, local)
     }
 
+    fn staged(&mut self, context: &Context) -> Result<(), Refusal> {
+        let wanted: BTreeSet<u32> = context.children.iter().map(|c| c.inbound.spi).collect();
+        let installed = |sa: &IkeSaInfo| -> BTreeSet<u32> {
+            let up = sa.children.iter().filter(|child| child.state == ChildState::Installed);
+            up.filter_map(|child| child.spi_in).collect()
+        };
+        let id = context.session;
+        let sa = self.wait(id, SETTLED, |sa| sa.is_passive() && installed(sa) == wanted)?;
+        if !sa.is_passive() {
+            let detail =
+                format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
+            return Err(Refusal::new(Status::GatewayFault, detail));
+        }
+        if installed(&sa) != wanted {
+            let detail = "charon did not install every Child SA: its log says why";
+            return Err(Refusal::new(Status::GatewayFault, detail));
+        }
+        self.passive.insert(id);
+        Ok(())
+    }
+
+    fn has_told_all(&self) -> bool {
+        !self.news.has_missed()
+    }
+
     fn installs_children(&self) -> bool {
         true
     }
@@ -238,10 +274,16 @@ impl IkeDaemon for Charon {
         if !sa.is_quiet() {
             let tasks: Vec<&str> =
                 sa.tasks.active.iter().chain(&sa.tasks.passive).map(String::as_str).collect();
-            let detail = format!("an IKE exchange stays open ({}): try later", tasks.join(", "));
+            let detail = match &tasks[..] {
+                [] => "an SA is being replaced: try later".to_owned(),
+                tasks => format!("an IKE exchange stays open ({}): try later", tasks.join(", ")),
+            };
             return Err(Refusal::new(Status::Busy, detail));
         }
-        Ok(())
+        // What charon did until then is known here, too.
+        self.socket
+            .catch_up(PATIENCE)
+            .map_err(|error| Refusal::new(Status::Busy, format!("{error}: try later")))
     }
 
     fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {
@@ -256,14 +298,20 @@ impl IkeDaemon for Charon {
     }
 
     fn activate(&mut self, session: SessionId, finals: Option<&IkeFinals>) -> Result<(), Refusal> {
-        let sa = self.ask(session)?;
-        if !sa.is_passive() {
+        // What was seen to wait still does, unless this was called before.
+        if !self.passive.remove(&session) && !self.ask(session)?.is_passive() {
             return Ok(());
         }
         let version = self.version()?;
         let ike = self.ike(session)?;
-        let told = lock(&self.tracker).describe(session);
-        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        let before = self.staged_before.get(&session).map(|(_, remote)| *remote);
+        let remote = match (before, lock(&self.tracker).describe(session)) {
+            (_, Ok(told)) => told.ike.remote,
+            (Some(remote), Err(_)) => remote,
+            (None, Err(error)) => {
+                return Err(Refusal::new(Status::GatewayFault, error.to_string()));
+            }
+        };
         let mut messages = Vec::new();
         if let Some(finals) = finals {
             let (send, receive) = (finals.next_send, finals.next_receive);
@@ -271,15 +319,19 @@ impl IkeDaemon for Charon {
             messages.extend(put::mids(&ike, send, receive, version).map_err(unsent)?);
         }
         let gate = self.gate()?;
-        let open = put::activate(&ike, told.ike.remote, &gate, version).map_err(unsent)?;
+        let open = put::activate(&ike, remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        tracing::debug!(%session, "charon told");
         // Its true address comes after it is established: who asks in between would
         // write the gate's down.
         let is_up =
             |sa: &IkeSaInfo| sa.state == IkeState::Established && sa.remote.ip() != gate.gate;
         let sa = self.wait(session, SETTLED, is_up)?;
         if is_up(&sa) {
+            if before.is_some() {
+                self.learn_of(session);
+            }
             return Ok(());
         }
         let detail = format!(
@@ -300,7 +352,10 @@ impl IkeDaemon for Charon {
             Ok(()) | Err(SocketError::NoCharon { .. }) => {}
             Err(error) => return Err(unsent(error)),
         }
+        self.passive.remove(&session);
         lock(&self.tracker).forget(session);
+        self.staged_before.remove(&session);
+        self.strangers.remove(&ike.spis());
         self.news.forget(ike.spis());
         Ok(())
     }

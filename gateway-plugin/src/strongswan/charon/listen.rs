@@ -112,7 +112,16 @@ fn hear(
 ) {
     let mut lost = socket.lost();
     while !stopping.load(Ordering::Acquire) {
-        match socket.receive(LOOK_UP) {
+        let taken = socket.wait(LOOK_UP).and_then(|something| {
+            if !something {
+                return Ok(None);
+            }
+            // Both under one lock: who finds nothing waiting and has it then knows all.
+            let mut tracker = lock(tracker);
+            let heard = socket.receive(Duration::ZERO)?;
+            Ok(heard.map(|heard| heard.map(|(_, message)| tracker.handle(message, new_id()))))
+        });
+        match taken {
             Ok(None) => {
                 let now = socket.lost();
                 if std::mem::replace(&mut lost, now) != now {
@@ -120,8 +129,7 @@ fn hear(
                 }
                 out.catch_up();
             }
-            Ok(Some(Ok((_, message)))) => {
-                let notices = lock(tracker).handle(message, new_id());
+            Ok(Some(Ok(notices))) => {
                 for event in notices.iter().filter_map(told) {
                     match event {
                         DaemonEvent::Up(_) => out.news.up(),

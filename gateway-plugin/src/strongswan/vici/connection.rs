@@ -71,6 +71,7 @@ impl Connection {
                 ErrorKind::WouldBlock => "nobody accepts the connection".to_owned(),
                 _ => reason.to_string(),
             },
+            absent: matches!(reason.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound),
         };
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(fail)?;
         // A Unix socket whose backlog is full makes connect wait as long as the

@@ -20,6 +20,8 @@ pub enum ViciError {
         path: PathBuf,
         /// What the system said.
         reason: String,
+        /// Whether that is because no process has it open: charon does not run.
+        absent: bool,
     },
     /// The deadline passed.
     #[error("charon did not finish `{command}` within {within:?}")]

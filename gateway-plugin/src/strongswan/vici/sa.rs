@@ -277,12 +277,16 @@ impl IkeSaInfo {
         })
     }
 
-    /// Whether it is established and no exchange is open, ours or the peer's.
-    /// Queued tasks begin none as long as charon cannot send.
+    /// Whether it is established and no exchange is open, ours or the peer's, and none
+    /// must come: of a Child SA that was replaced the peer deletes the old half first,
+    /// and the new one is whole only then. Queued tasks begin none as long as charon
+    /// cannot send.
     pub fn is_quiet(&self) -> bool {
+        let halves = [ChildState::Rekeyed, ChildState::Deleting];
         self.state == IkeState::Established
             && self.tasks.active.is_empty()
             && self.tasks.passive.is_empty()
+            && !self.children.iter().any(|child| halves.contains(&child.state))
     }
 
     /// The Child SAs that are in use: neither on their way up nor replaced or

@@ -1,45 +1,31 @@
-//! `kill -9` of charon at every step of a transfer. What it had in the kernel lives on;
-//! its IKE SAs are gone once it is started again, and only its users can make new ones.
+//! `kill -9` of charon at every step of a transfer. What it had in the kernel lives on
+//! until it is started again; its IKE SAs are gone then, and only its users can make new
+//! ones.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use cxtp::service::api::Summary;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::crash::{Played, SETTLED, actives, outcome};
+use super::{
+    crash::{Played, SETTLED, actives, outcome},
+    steps::{Held, STEPS, Step, counted},
+};
 use crate::{
-    clock,
     lab::{
-        charon::{EXCHANGE, config::CONNECTION},
-        net::{GATEWAYS, Namespace, output},
+        charon::{EXCHANGE, IkeSa, config::CONNECTION},
+        net::{GATEWAYS, output},
         world::Setup,
     },
     process::wait_for,
 };
 
-/// Packets per second each way.
+/// Packets per second each way of each user.
 const RATE: u32 = 250;
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where a transfer is when somebody is killed.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Asked,
-    Staging,
-    Staged,
-    Paused,
-    Activated,
-    Ended,
-}
-
-const STEPS: [Step; 6] =
-    [Step::Asked, Step::Staging, Step::Staged, Step::Paused, Step::Activated, Step::Ended];
+/// The users' numbers: one moves, one is not moved by anybody.
+const MOVER: usize = 1;
+const OTHER: usize = 2;
 
 /// What became of the session of a round.
 enum Then {
@@ -49,80 +35,73 @@ enum Then {
     Lost(String),
 }
 
-/// `kill -9` of charon: at the target, the session stays or moves; at the source, whose
-/// state charon is, it moves or is lost, and that is said.
+impl Then {
+    fn owner(&self) -> Option<usize> {
+        match self {
+            Self::Active(at) => Some(*at),
+            Self::Lost(_) => None,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Active(at) => format!("active at {}", GATEWAYS[*at]),
+            Self::Lost(why) => format!("lost: {why}"),
+        }
+    }
+}
+
+/// charon of the target is killed: the session stays, or moves; where it was handed over
+/// already, it is lost with that charon.
 ///
 /// # Errors
 /// What could not be done.
-pub fn scenario(_: &[PathBuf]) -> Result<Value> {
-    let mut played = Played::begin(Setup::default())?;
-    let begun = clock::now();
-    let summary = played.begin_transfer()?.join().ok().context("the thread")?;
-    let span = clock::now() - begun;
-    ensure!(outcome(&summary) == "moved", "undisturbed: {}", outcome(&summary));
-    played.settle()?;
+pub fn of_target(_: &[PathBuf]) -> Result<Value> {
+    scenario(true)
+}
+
+/// charon of the source is killed, whose state the session is: it moves if its context
+/// was read already, or is lost.
+///
+/// # Errors
+/// What could not be done.
+pub fn of_source(_: &[PathBuf]) -> Result<Value> {
+    scenario(false)
+}
+
+fn scenario(of_target: bool) -> Result<Value> {
+    let mut played = Played::begin(Setup { users: OTHER, ..Setup::default() })?;
     let mut rounds: Vec<Value> = Vec::new();
+    let mut kills = Vec::new();
     let mut failures = Vec::new();
     let (mut moved, mut lost) = (0, 0);
-    for of_target in [true, false] {
-        for step in STEPS {
-            // Each round begins where the user's address comes from: a charon that was
-            // killed has forgotten whom it lent addresses.
-            reconnect(&mut played)?;
-            let role = if of_target { "target" } else { "source" };
-            let place = format!("charon of the {role}, {step:?}");
-            let source = played.at;
-            let victim = if of_target { 1 - source } else { source };
-            let sas = played.world.users[0].sas()?;
-            let traffic = played.traffic(1, RATE)?;
-            let transfer = played.begin_transfer()?;
-            reach(&played, step, span, &transfer)?;
-            played.world.gateways[victim].kill()?;
-            played.world.sites[1 - source].freeze_linux(false)?;
-            let summary = transfer.join().ok().context("the thread")?;
-            let said = outcome(&summary);
-            played.world.gateways[victim].run()?;
-            played.world.gateways[victim].load()?;
-            let place = format!("{place}: {said}");
-            let then = settled(&mut played, &sas[0].spis).with_context(|| place.clone())?;
-            let words = match &then {
-                Then::Active(at) => format!("active at {}", GATEWAYS[*at]),
-                Then::Lost(why) => format!("lost: {why}"),
-            };
-            let owner = match then {
-                Then::Active(at) => Some(at),
-                Then::Lost(_) => None,
-            };
-            let spis: Vec<&str> =
-                sas.iter().flat_map(|sa| &sa.children).map(|child| &*child.spi_out).collect();
-            in_kernels(&spis, owner).with_context(|| format!("{place}, {words}"))?;
-            if owner.is_some() {
-                traffic.wait_for_packets(20, PATIENCE).with_context(|| place.clone())?;
-                played.world.users[0].rekey_child("net").with_context(|| place.clone())?;
-            }
-            // What is lost while a charon is gone is its user's to bear.
-            let tally = traffic.stop()?;
-            if tally.duplicated > 0 {
-                failures.push(format!("{place}: {} packets came twice", tally.duplicated));
-            }
-            let was_owner = if of_target { said == "moved" } else { said != "moved" };
-            if owner.is_none() && !was_owner && !said.starts_with("lost") {
-                failures.push(format!("{place}, then {words}"));
-            }
-            moved += u64::from(owner == Some(1 - source));
-            lost += u64::from(owner.is_none());
-            rounds.push(json!({ "killed": place, "then": words, "lost": tally.lost }));
-        }
+    for step in STEPS {
+        // Each round begins where the users' addresses come from: a charon that was
+        // killed has forgotten whom it lent addresses.
+        reconnect(&mut played, MOVER)?;
+        let source = played.at;
+        let round = Round { step, source, victim: if of_target { 1 - source } else { source } };
+        let place = format!("charon of {}, {step:?}", GATEWAYS[round.victim]);
+        let (then, round) =
+            round.play(&mut played, &mut failures).with_context(|| place.clone())?;
+        kills.push(step);
+        moved += u64::from(then.owner() == Some(1 - source));
+        lost += u64::from(then.owner().is_none());
+        rounds.push(round);
     }
-    reconnect(&mut played)?;
+    reconnect(&mut played, MOVER)?;
     let Played { mut world, .. } = played;
     let traffic = world.start_traffic(RATE)?;
     traffic.wait_for_packets(200, PATIENCE)?;
     world.stop_traffic(traffic)?;
-    world.still_works(1)?;
+    for user in [MOVER, OTHER] {
+        world.still_works(user)?;
+    }
+    let (kills, missing) = counted(&kills);
+    failures.extend(missing.iter().map(|step| format!("no charon was killed at {step:?}")));
     world.report.moved = moved;
-    world.report.more.insert("sessions_lost".into(), json!(lost));
-    world.report.more.insert("rounds".into(), json!(rounds));
+    let more = [("sessions_lost", json!(lost)), ("kills", json!(kills)), ("rounds", json!(rounds))];
+    world.report.more.extend(more.map(|(name, value)| (name.to_owned(), value)));
     let mut report = world.gather()?;
     report.failures.extend(failures);
     for (name, figure) in report.zeros() {
@@ -133,41 +112,71 @@ pub fn scenario(_: &[PathBuf]) -> Result<Value> {
     Ok(serde_json::to_value(report)?)
 }
 
-/// Waits until the transfer is at a step, or has ended. It stays paused until the
-/// target's `cxtp-linux` goes on.
-fn reach(
-    played: &Played,
+/// One kill.
+struct Round {
     step: Step,
-    span: Duration,
-    transfer: &JoinHandle<Result<Summary>>,
-) -> Result<()> {
-    let target = 1 - played.at;
-    let comes = |what: &str, there: &dyn Fn() -> Result<bool>| {
-        wait_for(what, PATIENCE, || Ok((transfer.is_finished() || there()?).then_some(())))
-    };
-    let stands = |at: usize, state: &str| -> Result<bool> {
-        Ok(played.entry(at)?.is_some_and(|entry| entry.state == state))
-    };
-    match step {
-        Step::Asked => Ok(()),
-        Step::Staging => {
-            // Somewhere in the middle of it.
-            thread::sleep(span / 2);
-            Ok(())
+    /// Where the session is.
+    source: usize,
+    /// Whose charon is killed.
+    victim: usize,
+}
+
+impl Round {
+    fn play(self, played: &mut Played, failures: &mut Vec<String>) -> Result<(Then, Value)> {
+        let Self { step, source, victim } = self;
+        let sas = played.world.users[0].sas()?;
+        let (others_at, other) = played.world.session_of(OTHER)?;
+        let traffic = played.traffic(MOVER, RATE)?;
+        let undisturbed = played.traffic(OTHER, RATE)?;
+        let held = Held::at(played, step)?;
+        played.world.gateways[victim].kill()?;
+        held.let_go(played)?;
+        // Nobody moves the other user: its packets need no charon.
+        undisturbed.wait_for_packets(100, PATIENCE).context("the other user, without charon")?;
+        let said = outcome(&held.end()?);
+        let others = undisturbed.stop()?;
+        let mut fails = |what: String| failures.push(format!("{step:?}, {said}: {what}"));
+        if others.lost + others.duplicated > 0 {
+            let (lost, twice) = (others.lost, others.duplicated);
+            fails(format!("the other user lost {lost} packets, and {twice} came twice"));
         }
-        Step::Staged => comes("a staged session", &|| stands(target, "staged")),
-        Step::Paused => {
-            comes("a staged session", &|| stands(target, "staged"))?;
-            played.world.sites[target].freeze_linux(true)?;
-            comes("a paused session", &|| {
-                let mut list = Command::new("nft");
-                list.args(["list", "set", "netdev", "cxtp", "block_ike4"]);
-                let blocked = Namespace::of(GATEWAYS[played.at]).enter(|| output(&mut list))?;
-                Ok(blocked.contains("elements"))
-            })
+        played.world.gateways[victim].run()?;
+        played.world.gateways[victim].load()?;
+        let then = settled(played, &sas[0].spis).with_context(|| said.clone())?;
+        let owner = then.owner();
+        let children = sas.iter().flat_map(|sa| &sa.children);
+        let spis: Vec<&str> = children.map(|child| &*child.spi_out).collect();
+        in_kernels(&spis, owner).with_context(|| format!("{said}, {}", then.words()))?;
+        if owner.is_some() {
+            traffic.wait_for_packets(20, PATIENCE)?;
+            played.world.users[0].rekey_child("net")?;
         }
-        Step::Activated => comes("an activated session", &|| stands(target, "active")),
-        Step::Ended => comes("the end", &|| Ok(false)),
+        // What is lost while a charon is gone is its user's to bear.
+        let tally = traffic.stop()?;
+        if tally.duplicated > 0 {
+            fails(format!("{} packets came twice", tally.duplicated));
+        }
+        // Whoever has a living charon goes on.
+        let may_be_lost =
+            if victim == source { step < Step::Committed } else { step > Step::Staged };
+        if owner == Some(victim) && victim != source || owner.is_none() && !may_be_lost {
+            fails(format!("then {}", then.words()));
+        }
+        let mut others_then = "active".to_owned();
+        if others_at == victim {
+            others_then = wait_for("a word about the other user", SETTLED, || {
+                let all = played.world.sites[victim].control.sessions()?;
+                let entry = all.into_iter().find(|entry| entry.session == other);
+                let lost = entry.filter(|entry| entry.state == "lost");
+                Ok(lost.and_then(|entry| entry.reason))
+            })?;
+            reconnect(played, OTHER)?;
+        }
+        let round = json!({
+            "killed": format!("{} at {step:?}", GATEWAYS[victim]), "outcome": said,
+            "then": then.words(), "lost": tally.lost, "other": others_then,
+        });
+        Ok((then, round))
     }
 }
 
@@ -213,38 +222,41 @@ fn in_kernels(spis: &[&str], owner: Option<usize>) -> Result<()> {
     fits.with_context(|| format!("they are at {found:?}"))
 }
 
-/// The user ends what it has and connects again.
-fn reconnect(played: &mut Played) -> Result<()> {
-    let gateways = &played.world.gateways;
-    let user = &mut played.world.users[0];
-    let old = user.sas()?;
-    let alive = |sa: &crate::lab::charon::IkeSa| -> Result<bool> {
-        for gateway in gateways {
+/// A user (from 1) ends what it has and connects again.
+fn reconnect(played: &mut Played, user: usize) -> Result<()> {
+    let world = &mut played.world;
+    let charon = &mut world.users[user - 1];
+    let old = charon.sas()?.first().cloned();
+    let alive = |sa: &IkeSa| -> Result<bool> {
+        for gateway in &world.gateways {
             if gateway.sas()?.iter().any(|other| other.spis == sa.spis && other.established()) {
                 return Ok(true);
             }
         }
         Ok(false)
     };
-    if old.first().map(alive).transpose()?.unwrap_or(false) {
-        user.swanctl(&["--terminate", "--ike", CONNECTION, "--timeout", "20"])?;
+    if old.as_ref().map(alive).transpose()?.unwrap_or(false) {
+        charon.swanctl(&["--terminate", "--ike", CONNECTION, "--timeout", "20"])?;
     } else {
-        user.kill()?;
-        played.world.net.ip(user.node(), "xfrm state flush")?;
-        played.world.net.ip(user.node(), "xfrm policy flush")?;
-        user.run()?;
-        user.load()?;
+        charon.kill()?;
+        world.net.ip(charon.node(), "xfrm state flush")?;
+        world.net.ip(charon.node(), "xfrm policy flush")?;
+        charon.run()?;
+        charon.load()?;
     }
-    let sites = &played.world.sites;
     wait_for("the end of the old session", EXCHANGE, || {
-        Ok(actives(sites)?.is_empty().then_some(()))
+        for (session, at) in actives(&world.sites)? {
+            let spis = world.sites[at].ike_spis(&session)?;
+            if spis.is_none() || spis == old.as_ref().map(|old| old.spis.clone()) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
     })?;
-    user.initiate("net")?;
-    let (session, at) = wait_for("the new session", EXCHANGE, || match &actives(sites)?[..] {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        more => bail!("{} sessions of one user", more.len()),
-    })?;
-    (played.session, played.at) = (session, at);
+    charon.initiate("net")?;
+    let (at, session) = world.session_of(user)?;
+    if user == MOVER {
+        (played.session, played.at) = (session, at);
+    }
     played.world.note_keys()
 }

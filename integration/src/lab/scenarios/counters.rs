@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const AFTER: Duration = Duration::from_secs(2);
 /// Packets that are lost and overtaken by the network alone.
 const BAD_LINE: &str = "delay 6ms 2ms loss 1% reorder 10%";
+/// How often a session moves over it.
+const MOVES: u64 = 6;
 /// Of both directions of a bad line, the most that may be lost.
 const MOST_LOST: f64 = 0.06;
 
@@ -134,7 +136,7 @@ pub fn loss(_: &[PathBuf]) -> Result<Value> {
     played.world.net.impair(&user, Network::Outer, BAD_LINE)?;
     let traffic = played.traffic(1, RATE)?;
     let mut moves = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..MOVES {
         moves.push(move_once(&mut played)?);
         traffic.wait_for_packets(200, PATIENCE)?;
     }
@@ -148,7 +150,7 @@ pub fn loss(_: &[PathBuf]) -> Result<Value> {
     world.report.more.insert("bad_line".into(), figures(&tally));
     world.still_works(1)?;
     let mut report = world.finish()?;
-    report.expect(report.moved >= 3, || format!("{moves:?}"));
+    report.expect(report.moved == MOVES, || format!("{moves:?}"));
     let share = tally.lost as f64 / tally.sent as f64;
     report.expect(share > 0.0 && share < MOST_LOST, || format!("{share:.3} was lost"));
     report.expect(tally.reordered > 0, || "the line reorders nothing".into());

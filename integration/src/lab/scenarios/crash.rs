@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use cxtp::service::api::{Mode, Session, Summary};
 use serde_json::{Value, json};
 
+use super::steps::{Held, STEPS, Step, counted};
 use crate::{
-    clock,
     control::Control,
     lab::{
         charon::EXCHANGE,
@@ -26,8 +26,9 @@ use crate::{
 
 /// Packets per second each way of each user.
 const RATE: u32 = 250;
-/// How often somebody is killed, in each role.
-const STEPS: u32 = 4;
+/// Who is killed: which process, and whether the target's.
+const VICTIMS: [(&str, bool); 4] =
+    [("cxtpd", false), ("cxtpd", true), ("cxtp-linux", false), ("cxtp-linux", true)];
 /// Until a batch has ended, and until what it left has settled.
 pub(super) const SETTLED: Duration = Duration::from_secs(60);
 const MAX_TRANSFER_MS: u32 = 3000;
@@ -156,6 +157,38 @@ pub(super) fn outcome(summary: &Result<Summary>) -> String {
     }
 }
 
+/// Who has the session after a kill.
+struct Owner {
+    moved: bool,
+    words: String,
+}
+
+/// Kills one at a step and starts it again; says what became of the transfer, and who
+/// has the session once nothing of it is open.
+fn kill(played: &mut Played, step: Step, victim: &str, of_target: bool) -> Result<(String, Owner)> {
+    let source = played.at;
+    let at = if of_target { 1 - source } else { source };
+    let held = Held::at(played, step)?;
+    let site = &mut played.world.sites[at];
+    match victim {
+        "cxtpd" => site.kill_daemon()?,
+        _ => site.kill_linux()?,
+    }
+    held.let_go(played)?;
+    let site = &mut played.world.sites[at];
+    match victim {
+        "cxtpd" => site.start_daemon()?,
+        _ => site.start_linux()?,
+    }
+    let summary = outcome(&held.end()?);
+    for site in &played.world.sites {
+        site.wait_for_peer()?;
+    }
+    let words = played.settle().with_context(|| summary.clone())?;
+    ensure!(words.starts_with("active"), "{summary}, then {words}");
+    Ok((summary, Owner { moved: played.at != source, words }))
+}
+
 /// `kill -9` of our own processes. The session has one owner afterwards, keeps its id,
 /// and nothing is rekeyed; another user notices nothing.
 ///
@@ -164,49 +197,37 @@ pub(super) fn outcome(summary: &Result<Summary>) -> String {
 pub fn daemons(_: &[PathBuf]) -> Result<Value> {
     let mut played = Played::begin(Setup { users: 2, ..Setup::default() })?;
     let (mover, other) = (played.traffic(1, RATE)?, played.traffic(2, RATE)?);
-    let begun = clock::now();
     let summary = played.begin_transfer()?.join().ok().context("the thread")?;
-    let span = clock::now() - begun;
     ensure!(outcome(&summary) == "moved", "undisturbed: {}", outcome(&summary));
     played.settle()?;
     let before = played.world.users[0].sas()?;
     let mut rounds: Vec<Value> = Vec::new();
+    let mut kills = Vec::new();
     let mut tally: BTreeMap<String, u32> = BTreeMap::new();
-    for (victim, of_target) in
-        [("cxtpd", false), ("cxtpd", true), ("cxtp-linux", false), ("cxtp-linux", true)]
-    {
-        for step in 0..STEPS {
-            let source = played.at;
-            let site = if of_target { 1 - source } else { source };
-            let transfer = played.begin_transfer()?;
-            thread::sleep(span * step / STEPS);
-            let site = &mut played.world.sites[site];
-            match victim {
-                "cxtpd" => site.kill_daemon()?,
-                _ => site.kill_linux()?,
-            }
-            match victim {
-                "cxtpd" => site.start_daemon()?,
-                _ => site.start_linux()?,
-            }
-            let summary = transfer.join().ok().context("the thread")?;
-            for site in &played.world.sites {
-                site.wait_for_peer()?;
-            }
-            let place = format!(
-                "{victim} of the {}, step {step}",
-                if of_target { "target" } else { "source" }
-            );
-            let owner = played.settle().with_context(|| place.clone())?;
-            ensure!(owner.starts_with("active"), "{place}: {owner}");
+    let mut failures = Vec::new();
+    for step in STEPS {
+        for (victim, of_target) in VICTIMS {
+            let role = if of_target { "target" } else { "source" };
+            let place = format!("{victim} of the {role}, {step:?}");
+            let (summary, owner) =
+                kill(&mut played, step, victim, of_target).with_context(|| place.clone())?;
             mover.wait_for_packets(20, PATIENCE).with_context(|| place.clone())?;
-            let moved = played.at != source;
+            kills.push(step);
+            let moved = owner.moved;
+            if step.is_settled() && !moved {
+                failures.push(format!("{place}: it is back at its source"));
+            }
             *tally
                 .entry(format!("{victim} {}", if moved { "moved" } else { "stayed" }))
                 .or_default() += 1;
-            rounds.push(json!({ "killed": place, "outcome": outcome(&summary), "then": owner }));
+            rounds.push(json!({
+                "killed": place, "outcome": summary, "then": owner.words,
+                "gap_ms": mover.take_gap(),
+            }));
         }
     }
+    let (kills, missing) = counted(&kills);
+    failures.extend(missing.iter().map(|step| format!("nobody was killed at {step:?}")));
     let after = played.world.users[0].sas()?;
     let mover = mover.stop()?;
     let Played { mut world, .. } = played;
@@ -216,10 +237,15 @@ pub fn daemons(_: &[PathBuf]) -> Result<Value> {
     }
     world.report.moved =
         tally.iter().filter(|(k, _)| k.ends_with("moved")).map(|(_, n)| u64::from(*n)).sum();
-    let more =
-        [("rounds", json!(rounds)), ("tally", json!(tally)), ("moving_user", figures(&mover))];
+    let more = [
+        ("rounds", json!(rounds)),
+        ("kills", json!(kills)),
+        ("tally", json!(tally)),
+        ("moving_user", figures(&mover)),
+    ];
     world.report.more.extend(more.map(|(name, value)| (name.to_owned(), value)));
     let mut report = world.finish()?;
+    report.failures.extend(failures);
     report.expect(mover.duplicated == 0, || format!("{} packets came twice", mover.duplicated));
     let spis = |sas: &[crate::lab::charon::IkeSa]| -> Vec<_> {
         sas.iter().map(|sa| (sa.spis.clone(), sa.children.clone())).collect()

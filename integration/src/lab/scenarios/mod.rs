@@ -18,6 +18,7 @@ pub mod mono_lan;
 pub mod moves;
 pub mod refusals;
 pub mod sabotage;
+mod steps;
 pub mod ten_minutes;
 pub mod users;
 
@@ -168,6 +169,14 @@ pub const ALL: &[Scenario] = &[
         run: mobike::nat,
     },
     Scenario {
+        name: "multi-lan",
+        shows: "a user follows by MOBIKE to a gateway with another address, and back",
+        quick: false,
+        limit: 180,
+        tests_of: &[],
+        run: mobike::multi_lan,
+    },
+    Scenario {
         name: "nat-multi-lan",
         shows: "a user behind NAT is not moved to another address, and is told why",
         quick: false,
@@ -192,12 +201,44 @@ pub const ALL: &[Scenario] = &[
         run: crash::daemons,
     },
     Scenario {
-        name: "rekey-crossing",
-        shows: "rekeys of both kinds and a DPD, by either side, at every step of a transfer",
+        name: "charon-crash-target",
+        shows: "`kill -9` of the target's charon at every step of a transfer",
         quick: false,
         limit: 560,
         tests_of: &[],
-        run: crossing::scenario,
+        run: charon_crash::of_target,
+    },
+    Scenario {
+        name: "charon-crash-source",
+        shows: "`kill -9` of the source's charon at every step of a transfer",
+        quick: false,
+        limit: 560,
+        tests_of: &[],
+        run: charon_crash::of_source,
+    },
+    Scenario {
+        name: "rekey-crossing",
+        shows: "rekeys of both kinds by either side at every step of a transfer",
+        quick: false,
+        limit: 560,
+        tests_of: &[],
+        run: crossing::rekeys,
+    },
+    Scenario {
+        name: "dpd-crossing",
+        shows: "a user's DPD at every step of a transfer",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: crossing::dpd_by_user,
+    },
+    Scenario {
+        name: "dpd-crossing-gateway",
+        shows: "a gateway's DPD at every step of a transfer",
+        quick: false,
+        limit: 300,
+        tests_of: &[],
+        run: crossing::dpd_by_gateway,
     },
     Scenario {
         name: "counters",

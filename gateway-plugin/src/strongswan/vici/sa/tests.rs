@@ -97,3 +97,17 @@ fn an_sa_that_is_not_ready_has_no_transforms_and_no_spis() {
     assert_eq!(child.state, ChildState::Other("CREATED".to_owned()));
     assert_eq!(child.transforms(), None);
 }
+
+#[test]
+fn a_child_that_is_half_replaced_is_waited_for() {
+    let quiet = |state: ChildState| {
+        let children = Section::new().with_section("net-1", child_section("c1a2b3c4"));
+        let section = ike_section().with_section("child-sas", children);
+        let mut sa = IkeSaInfo::read("vpn", &section).unwrap();
+        sa.tasks.active.clear();
+        sa.children[0].state = state;
+        sa.is_quiet()
+    };
+    assert!(quiet(ChildState::Installed) && quiet(ChildState::Deleted));
+    assert!(!quiet(ChildState::Rekeyed) && !quiet(ChildState::Deleting));
+}
