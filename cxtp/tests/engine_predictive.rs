@@ -306,3 +306,28 @@ fn an_open_exchange_is_waited_for_and_then_the_transfer_ends() {
     let outcome = &pair.nodes[A].outcomes()[0].1;
     assert!(matches!(outcome, Outcome::Aborted(why) if why.status == Status::Busy));
 }
+
+#[test]
+fn where_one_thing_is_done_after_the_other_nothing_is_paused_while_others_are_staged() {
+    let mut config = pair::config(A);
+    (config.stage_first, config.staging_window, config.pause_window) = (true, 3, 1);
+    let mut pair = Pair::with(config, pair::config(B), 7);
+    // The window is full, and none of it is staged.
+    pair.hold.insert((B, "stage"));
+    pair.transfer(7);
+    let count = |pair: &Pair, state| {
+        let views = (0..7).filter_map(|number| pair.nodes[A].view(number));
+        views.filter(|view| view.source == Some(state)).count()
+    };
+    assert_eq!(count(&pair, SourceState::Staging), 3);
+    pair.hold.insert((A, "pause"));
+    pair.hold.remove(&(B, "stage"));
+    pair.let_go();
+    // All of it is staged, one is paused, and none of the others has begun.
+    assert_eq!(count(&pair, SourceState::Pausing), 1);
+    assert_eq!(count(&pair, SourceState::Ready), 2);
+    assert_eq!(count(&pair, SourceState::Staging) + count(&pair, SourceState::Reading), 0);
+    pair.release();
+    pair.assert_owner(B, 7);
+    assert_eq!(pair.nodes[A].summary(batch(1)).unwrap().moved, 7);
+}

@@ -46,7 +46,7 @@ mod share;
 mod standby;
 mod traffic;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use protocol_spec::id::SessionId;
 
@@ -75,8 +75,12 @@ pub struct Steering {
     ledger: Ledger,
     /// How many rules stand when all do.
     rules: usize,
+    /// Transactions of others in nftables when all was seen to stand.
+    foreign: Option<u32>,
     /// Traffic as it was named last, in this life of the process.
     traffic: HashMap<SessionId, Traffic>,
+    /// Sessions for whose traffic as it was named last all policies stand.
+    passing: HashSet<SessionId>,
     bypass: Box<dyn Bypass>,
     hook: Hook,
     /// Shared addresses that another gateway has and that are to come here.
@@ -114,7 +118,9 @@ impl Steering {
             announcer: Announcer::start()?,
             ledger,
             rules,
+            foreign: None,
             traffic: HashMap::new(),
+            passing: HashSet::new(),
             bypass,
             hook,
             standbys: Vec::new(),
@@ -154,14 +160,21 @@ impl Steering {
         if standing.iter().any(|purpose| purpose.is_hold()) {
             self.queue.hold(session, self.ledger.of(session));
         }
+        let stands = self.passing.remove(&session);
         if let Some(old) = self.traffic.insert(session, traffic.clone()) {
+            if stands && old.inner == traffic.inner {
+                self.passing.insert(session);
+                return Ok(());
+            }
             let gone: Vec<_> =
                 old.inner.into_iter().filter(|p| !traffic.inner.contains(p)).collect();
             self.bypass.revoke(session, &gone, self.links.inner.index).map_err(bypass)?;
             self.bypass.unguard(&gone, &self.outer()).map_err(bypass)?;
         }
         self.bypass.guard(&traffic.inner, &self.outer()).map_err(bypass)?;
-        self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)
+        self.bypass.allow(session, &traffic.inner, self.links.inner.index).map_err(bypass)?;
+        self.passing.insert(session);
+        Ok(())
     }
 
     /// From now on the session's inbound ESP, its IKE and the packets for its
@@ -337,6 +350,7 @@ impl Steering {
     }
 
     fn forget_but(&mut self, session: SessionId, kept: &[Purpose]) -> Result<(), SteeringError> {
+        self.passing.remove(&session);
         self.undivert(session)?;
         self.remove(session, |purpose| !kept.contains(&purpose))?;
         self.queue.discard(session, |_| {});

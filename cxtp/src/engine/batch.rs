@@ -30,6 +30,8 @@ pub(super) struct Batch {
     pub(super) active: BTreeSet<SessionId>,
     /// Those in the staging window.
     pub(super) window: usize,
+    /// Of these, not staged yet.
+    pub(super) unstaged: usize,
     pub(super) sessions: usize,
     pub(super) summary: BatchSummary,
     /// The end user's token, which is verified once the context is there.
@@ -59,6 +61,7 @@ impl Batch {
             ready: VecDeque::new(),
             active: BTreeSet::new(),
             window: 0,
+            unstaged: 0,
             summary: BatchSummary { batch, moved: 0, refused: 0, aborted: 0, in_doubt: 0, lost: 0 },
             token: None,
             promised: 0,
@@ -151,8 +154,9 @@ impl Engine {
         let limit = self.core.config.staging_window.max(1);
         // Room is left to gather, so that sessions are not begun one by one.
         let slack = (limit / 8).min(256);
+        let in_turns = self.core.config.stage_first;
         match self.core.batches.get(&id) {
-            Some(batch) if batch.window == 0 || batch.window + slack <= limit => {}
+            Some(batch) if batch.window == 0 || !in_turns && batch.window + slack <= limit => {}
             _ => return,
         }
         while let Some(batch) = self.core.batches.get_mut(&id)
@@ -186,7 +190,12 @@ impl Engine {
 
     fn pause_ready(&mut self, id: BatchId) {
         while self.core.paused < self.core.config.pause_window.max(1) {
+            let in_turns = self.core.config.stage_first;
             let Some(batch) = self.core.batches.get_mut(&id) else { return };
+            // The last one that is staged brings it back.
+            if in_turns && batch.unstaged > 0 {
+                return;
+            }
             let Some(next) = batch.ready.pop_front() else { return };
             let Some(session) = self.sessions.get_mut(&next) else { continue };
             if matches!(&session.place, Place::Leaving(departure) if departure.batch == id) {

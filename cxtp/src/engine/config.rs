@@ -27,6 +27,10 @@ pub struct EngineConfig {
     /// Sessions of one batch that may be sent and not yet answered: bounds the
     /// memory of the source.
     pub staging_window: usize,
+    /// A batch stages all that its staging window holds before it pauses the first one,
+    /// and begins others when all of those have gone: where the target's gateway does
+    /// one thing after the other, a paused session would wait while others are staged.
+    pub stage_first: bool,
     /// Sessions that may be paused and not yet active elsewhere at one time:
     /// bounds the gap of each.
     pub pause_window: usize,
@@ -77,6 +81,7 @@ impl EngineConfig {
             stage_timeout: Duration::from_secs(15),
             staged_timeout: Duration::from_secs(60),
             staging_window: 2048,
+            stage_first: false,
             pause_window: 64,
             max_restage: 3,
             max_batches: 64,

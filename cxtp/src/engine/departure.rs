@@ -116,6 +116,16 @@ impl Core {
             entry.window = if after { entry.window + 1 } else { entry.window.saturating_sub(1) };
             self.stirred.insert(batch);
         }
+        let (before, after) = (was(SourceState::is_unstaged), to.is_unstaged());
+        if before != after
+            && let Some(entry) = self.batches.get_mut(&batch)
+        {
+            entry.unstaged =
+                if after { entry.unstaged + 1 } else { entry.unstaged.saturating_sub(1) };
+            if entry.unstaged == 0 && !entry.ready.is_empty() {
+                self.ready.insert(batch);
+            }
+        }
         match (was(SourceState::in_pause_window), to.in_pause_window()) {
             (false, true) => self.paused += 1,
             (true, false) => self.paused = self.paused.saturating_sub(1),

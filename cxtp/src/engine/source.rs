@@ -159,6 +159,11 @@ impl SourceState {
         matches!(self, S::Reading | S::Staging | S::Ready)
     }
 
+    /// Of these, whether the target does not hold it yet.
+    pub(super) fn is_unstaged(self) -> bool {
+        matches!(self, Self::Reading | Self::Staging)
+    }
+
     /// Whether it counts for the pause window.
     pub(super) fn in_pause_window(self) -> bool {
         use SourceState as S;

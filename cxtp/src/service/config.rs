@@ -91,6 +91,15 @@ impl GatewayKind {
         }
     }
 
+    /// How many sessions of a batch are sent and not paused yet. Where all of them are
+    /// staged before the first one is paused, the last one waits for all others.
+    fn staging_window(self) -> usize {
+        match self {
+            Self::Embedded => engine_defaults().staging_window,
+            Self::Linux => 64,
+        }
+    }
+
     /// How many sessions of a batch are paused at a time. A kernel and an IKE
     /// daemon take a millisecond or more for each act, and each paused session
     /// waits for the acts on the others.
@@ -102,11 +111,12 @@ impl GatewayKind {
     }
 
     /// How many sessions one call is about at most. Nothing that a stopped session
-    /// waits for is done before its answer.
+    /// waits for is done before its answer: where an act takes an IKE daemon ten
+    /// milliseconds or more, each is a call of its own.
     pub(super) fn sessions_at_once(self) -> usize {
         match self {
             Self::Embedded => 1024,
-            Self::Linux => 8,
+            Self::Linux => 1,
         }
     }
 }
@@ -225,6 +235,7 @@ impl Config {
             .and_then(config::Config::try_deserialize)
             .map_err(|error| unreadable(error.to_string()))?;
         let kind = gateway_kind(&raw.gateway.kind)?;
+        raw.transfer.staging_window.get_or_insert(kind.staging_window());
         raw.transfer.pause_window.get_or_insert(kind.pause_window());
         let effective = toml::to_string(&raw).map_err(|error| unreadable(error.to_string()))?;
         Self::check(raw, base, effective)
@@ -311,8 +322,9 @@ fn engine(raw: &Raw, name: Name) -> Result<EngineConfig, ConfigError> {
         stage_timeout: ms("stage_timeout_ms", t.stage_timeout_ms, 10..=hour)?,
         staged_timeout: ms("staged_timeout_ms", t.staged_timeout_ms, 10..=hour)?,
         tombstone: ms("tombstone_ms", t.tombstone_ms, 1000..=hour * 24 * 366)?,
-        staging_window: count("staging_window", t.staging_window)?,
+        staging_window: count("staging_window", t.staging_window.unwrap_or_default())?,
         pause_window: count("pause_window", t.pause_window.unwrap_or_default())?,
+        stage_first: matches!(gateway_kind(&raw.gateway.kind)?, GatewayKind::Linux),
         max_batches: count("max_batches", t.max_batches)?,
         max_restage: t.max_restage,
         grant_span: within("transfer.grant_span", t.grant_span, 1 << 16..=1 << 32)?,

@@ -48,12 +48,9 @@ impl Inner {
         &mut self,
         ids: &[SessionId],
     ) -> Vec<(SessionId, Result<Context, Refusal>)> {
-        match self.whole_tables() {
-            Ok((sas, policies)) => {
-                ids.iter().map(|id| (*id, self.write_down(*id, &sas, &policies))).collect()
-            }
-            Err(refusal) => ids.iter().map(|id| (*id, Err(refusal.clone()))).collect(),
-        }
+        let mut seen = None;
+        let mut write_down = |id| self.write_down(id, &mut seen).map(|(context, _)| context);
+        ids.iter().map(|id| (*id, write_down(*id))).collect()
     }
 
     /// The kernel's tables, and the sessions as they are now.
@@ -65,12 +62,16 @@ impl Inner {
         Ok((sas, policies))
     }
 
+    /// A session as it is now. Of a daemon that tells all changes by itself only what is
+    /// the session's own is read; of any other the whole tables, once for a batch.
     fn write_down(
         &mut self,
         id: SessionId,
-        sas: &[KernelSa],
-        policies: &[KernelPolicy],
-    ) -> Result<Context, Refusal> {
+        seen: &mut Option<Whole>,
+    ) -> Result<(Context, Vec<Pair>), Refusal> {
+        if seen.is_none() && !self.daemon.has_told_all() {
+            *seen = Some(self.whole_tables()?);
+        }
         let session = self.known(id)?;
         if matches!(session.phase, Phase::Staged { .. } | Phase::Staging { .. }) {
             return Err(session.unfit("its source has the context"));
@@ -78,48 +79,67 @@ impl Inner {
         let described = self.daemon.describe(id)?;
         self.heard_of(described.known);
         let generation = self.known(id)?.generation;
-        context::join(id, described, generation, sas, policies)
+        let own;
+        let (sas, policies) = match seen {
+            Some(tables) => &*tables,
+            None => {
+                own = self.tables_of(&described)?;
+                &own
+            }
+        };
+        let pairs = context::pairs(&described.children, sas)?;
+        let context = context::join(id, described, generation, sas, policies)?;
+        Ok((context, pairs))
     }
 
-    /// A session's SAs and packets as they are now; the tables are read again only
-    /// where they do not fit it any more.
-    fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<Paths, Refusal> {
-        if let Some(paths) = self.unchanged(id)? {
-            return Ok(paths);
+    /// What of the kernel's tables is a session's.
+    fn tables_of(&mut self, described: &Described) -> Result<Whole, Refusal> {
+        let both = described.children.iter().flat_map(|child| [child.inbound, child.outbound]);
+        let sas = self.tables.with_spis(&both.collect::<Vec<_>>())?;
+        let policies = self.tables.leading_into(&sas)?;
+        Ok((sas, policies))
+    }
+
+    /// A session's SAs and packets as they are now, and whether no IKE exchange of it is
+    /// open; what was seen of the tables is read again where it does not fit any more.
+    fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<(Paths, bool), Refusal> {
+        if let Some(found) = self.unchanged(id)? {
+            return Ok(found);
         }
-        if let Some(tables) = seen
-            && let Ok(paths) = self.look_in(id, tables)
-        {
-            return Ok(paths);
-        }
-        let tables = self.whole_tables()?;
-        self.look_in(id, seen.insert(tables))
+        let before = seen.is_some();
+        let paths = match self.look_in(id, seen) {
+            Err(_) if before => {
+                *seen = None;
+                self.look_in(id, seen)
+            }
+            done => done,
+        };
+        Ok((paths?, false))
     }
 
     /// The same as it was steered, if the daemon, which tells changes by itself, says
     /// that it is still so.
-    fn unchanged(&mut self, id: SessionId) -> Result<Option<Paths>, Refusal> {
+    fn unchanged(&mut self, id: SessionId) -> Result<Option<(Paths, bool)>, Refusal> {
         let session = self.known(id)?;
         let (generation, paths) = (session.generation, session.paths.clone());
         let Some(paths) = paths.filter(|_| self.daemon.installs_children()) else {
             return Ok(None);
         };
-        let Described { known, ike, children } = self.daemon.describe(id)?;
+        let Described { known, ike, children, is_quiet } = self.daemon.describe(id)?;
         let there = ike.map(|ike| (ike.local, ike.remote));
         let told: BTreeSet<_> = children.iter().map(|c| (c.inbound, c.outbound)).collect();
         let same = known.generation == generation
             && there == Some((paths.flow.local, paths.flow.remote))
             && told == paths.flow.children.iter().copied().collect();
-        Ok(same.then_some(paths))
+        Ok(same.then_some((paths, is_quiet)))
     }
 
     pub(super) fn look_in(
         &mut self,
         id: SessionId,
-        (sas, policies): &Whole,
+        seen: &mut Option<Whole>,
     ) -> Result<Paths, Refusal> {
-        let context = self.write_down(id, sas, policies)?;
-        let pairs = context::pairs(&context::described(&context), sas)?;
+        let (context, pairs) = self.write_down(id, seen)?;
         Ok(Paths { pairs, flow: context::flow(&context)? })
     }
 
@@ -160,8 +180,10 @@ impl Inner {
         // What is looked at must be what is paused: an exchange that is open meanwhile
         // may change it.
         let before = self.daemon.spis(id)?;
-        let paths = self.look(id, seen)?;
-        self.daemon.wait_quiet(id, QUIET)?;
+        let (paths, is_quiet) = self.look(id, seen)?;
+        if !is_quiet {
+            self.daemon.wait_quiet(id, QUIET)?;
+        }
         // Written down before, so that nothing waits for the disk while packets wait. Who
         // finds it after our end leaves it stopped until it is told to go on.
         self.stand(id, &order.target, None, paths.clone());
@@ -378,7 +400,10 @@ impl Inner {
             }
             // The daemon's answer is silence: the kernel says whether it is done. One
             // that was killed left what it had installed.
-            return self.wait_gone(&names).or_else(|_| self.remove_tables(&names));
+            return self.wait_gone(&names).or_else(|refusal| {
+                tracing::warn!(session = %id, %refusal, "its SAs are removed without the daemon");
+                self.remove_tables(&names)
+            });
         }
         // The name goes last: SAs without one would be taken for a new session.
         self.remove_tables(&names)?;
@@ -401,17 +426,25 @@ impl Inner {
     pub(super) fn wait_gone(&mut self, names: &[SaId]) -> Result<(), Refusal> {
         let begun = self.clock.now();
         loop {
-            let mut left = None;
-            for name in names {
-                left = left.or(self.tables.sa(name)?.map(|sa| sa.id));
-            }
-            let Some(left) = left else { return Ok(()) };
-            if self.clock.now() - begun > GONE {
+            let Some(left) = self.first(names, true)? else { return Ok(()) };
+            let patience = GONE.saturating_sub(self.clock.now() - begun);
+            if patience.is_zero() {
                 let detail =
                     format!("the IKE daemon was told to forget {left}, and it is still there");
                 return Err(Refusal::new(Status::GatewayFault, detail));
             }
-            std::thread::park_timeout(Duration::from_millis(1));
+            self.tables.wait(patience)?;
         }
+    }
+
+    /// The first of these SAs that is in the kernel, or is not. What comes after it is not
+    /// looked at: the change of this one is then still to be waited for.
+    pub(super) fn first(&mut self, names: &[SaId], there: bool) -> Result<Option<SaId>, Refusal> {
+        for name in names {
+            if self.tables.named(name.spi)?.contains(name) == there {
+                return Ok(Some(*name));
+            }
+        }
+        Ok(None)
     }
 }

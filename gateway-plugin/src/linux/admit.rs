@@ -7,7 +7,7 @@ use protocol_spec::{
     status::{Refusal, Status},
 };
 
-use super::{acts::Whole, context, gateway::Inner, session::Session};
+use super::{gateway::Inner, session::Session};
 
 /// Why a session without these is not taken.
 fn required(lacking: FeatureSet) -> String {
@@ -20,12 +20,7 @@ fn required(lacking: FeatureSet) -> String {
 }
 
 impl Inner {
-    /// `seen` are the kernel's tables as an order of the same batch saw them.
-    pub(super) fn admit(
-        &mut self,
-        profile: &Profile,
-        seen: &mut Option<Whole>,
-    ) -> Result<(), Refusal> {
+    pub(super) fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         let no = |status, detail| Err(Refusal::new(status, detail));
         let capabilities = self.capabilities()?;
         let missing = profile.features.without(capabilities.features);
@@ -66,7 +61,7 @@ impl Inner {
         self.admit_steering(profile)?;
         // Of one that is here the SPIs and addresses are its own.
         if self.sessions.get(&profile.session).filter(held).is_none() {
-            self.admit_spis(profile, seen)?;
+            self.admit_spis(profile)?;
         }
         self.daemon.admit(profile)?;
         // The daemon knows better words for its own.
@@ -78,28 +73,22 @@ impl Inner {
     }
 
     /// Inbound SPIs and inner addresses must be free here.
-    fn admit_spis(&mut self, profile: &Profile, seen: &mut Option<Whole>) -> Result<(), Refusal> {
-        let (sas, policies) = match seen {
-            Some(tables) => tables,
-            None => seen.insert((self.tables.sas()?, self.tables.policies()?)),
-        };
+    fn admit_spis(&mut self, profile: &Profile) -> Result<(), Refusal> {
         for child in &profile.children {
             let sa = child.usage.sa;
-            let taken = sas.iter().find(|known| {
-                known.id.spi == sa.inbound_spi
-                    && known.id.protocol == sa.protocol
-                    && self.place.is_local(known.id.destination)
+            let named = self.tables.named(sa.inbound_spi)?;
+            let taken = named.iter().find(|known| {
+                known.protocol == sa.protocol && self.place.is_local(known.destination)
             });
             if let Some(known) = taken {
                 let detail = format!(
-                    "the inbound {} is in use here: rekey the Child SA at the source first",
-                    known.id
+                    "the inbound {known} is in use here: rekey the Child SA at the source first"
                 );
                 return Err(Refusal::new(Status::SpiCollision, detail));
             }
         }
         for selector in profile.children.iter().flat_map(|child| &child.destinations) {
-            if policies.iter().any(|policy| context::leads_to(policy, selector)) {
+            if self.tables.lead_to(selector)? {
                 let prefix = selector.prefix;
                 let detail = format!(
                     "packets to {}/{} go to another session here: end that one first",

@@ -17,6 +17,7 @@ use super::{
     config::{Config, Daemon},
     daemon::{DaemonEvent, IkeDaemon},
     gateway::Place,
+    kernel::Live,
     kernel_only::{self, FEATURES, KernelOnly},
     steer::Steered,
     voice::Voice,
@@ -156,8 +157,8 @@ fn open(config: Config) -> Result<LinuxGateway, String> {
     };
     let steered = Box::new(Steered::new(steering, neighbours, moving));
     let record = config.socket.with_file_name("sessions.redb");
-    LinuxGateway::start(place, Box::new(kernel), steered, daemon, voice, events, &record)
-        .map_err(text)
+    let tables = Box::new(Live::new(kernel).map_err(text)?);
+    LinuxGateway::start(place, tables, steered, daemon, voice, events, &record).map_err(text)
 }
 
 fn capabilities(kernel: &mut Kernel, config: &Config) -> Result<Capabilities, String> {

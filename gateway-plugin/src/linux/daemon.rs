@@ -56,6 +56,8 @@ pub struct Described {
     pub ike: Option<IkeSa>,
     /// Its Child SAs.
     pub children: Vec<DescribedChild>,
+    /// Whether no IKE exchange of it is open.
+    pub is_quiet: bool,
 }
 
 /// A Child SA, but for what the kernel has.
@@ -112,6 +114,12 @@ pub trait IkeDaemon: Send {
     /// has none of them once it runs again.
     fn sessions(&mut self, kernel: &[KernelSa]) -> Result<Vec<Known>, Fault>;
 
+    /// Whether all that changed since the sessions were asked for was told by itself, so
+    /// that a session can be described without asking for all again.
+    fn has_told_all(&self) -> bool {
+        false
+    }
+
     /// By which SAs a session can be found again.
     ///
     /// # Errors
@@ -138,12 +146,22 @@ pub trait IkeDaemon: Send {
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal>;
 
     /// Takes a session without speaking for it. If the daemon installs Child SAs
-    /// itself, they are in the kernel when this returns, with their policies.
-    /// `local` is the address that the session will have here.
+    /// itself, they are in the kernel soon, and [`IkeDaemon::staged`] says whether all
+    /// is done. `local` is the address that the session will have here.
     ///
     /// # Errors
-    /// A refusal; then nothing of the session is left in the daemon.
+    /// A refusal; what there is of the session is to be forgotten.
     fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal>;
+
+    /// Waits until the daemon has done what [`IkeDaemon::stage`] began, for a time of its
+    /// own.
+    ///
+    /// # Errors
+    /// A refusal that says what is missing.
+    fn staged(&mut self, context: &Context) -> Result<(), Refusal> {
+        _ = context;
+        Ok(())
+    }
 
     /// Whether [`IkeDaemon::stage`] and [`IkeDaemon::forget`] install and remove
     /// Child SAs and policies in the kernel.

@@ -276,15 +276,12 @@ impl GatewayPlugin for LinuxGateway {
 
     fn admit(&mut self, profiles: &[Profile]) -> Result<PerSession<()>, Fault> {
         let mut inner = lock(&self.inner);
-        let mut seen = None;
-        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile, &mut seen));
+        let mut admit = |profile: &Profile| (profile.session, inner.admit(profile));
         Ok(profiles.iter().map(&mut admit).collect())
     }
 
     fn stage(&mut self, orders: Vec<Stage>) -> Result<PerSession<Generation>, Fault> {
-        let mut seen = None;
-        let stage = |inner: &mut Inner, order| inner.stage(order, &mut seen);
-        self.each(orders, |order: &Stage| order.context.session, stage)
+        self.each(orders, |order: &Stage| order.context.session, Inner::stage)
     }
 
     fn pause(&mut self, orders: Vec<Pause>) -> Result<PerSession<Finals>, Fault> {

@@ -1,12 +1,15 @@
 //! What the acts need of the kernel: its tables and its steering. Traits, so that
 //! the acts are tried against a model too.
 
+use std::time::Duration;
+
 use protocol_spec::{
-    context::Prefix,
+    context::{Prefix, Selector},
     id::{Name, SessionId},
     status::Refusal,
 };
 
+use super::context::{leads_into, leads_to};
 use crate::xfrm::{Counters, KernelPolicy, KernelSa, SaId};
 
 /// The kernel's SAD and SPD.
@@ -17,6 +20,29 @@ pub(crate) trait Tables: Send {
     fn sa(&mut self, id: &SaId) -> Result<Option<KernelSa>, Refusal>;
     /// Every policy.
     fn policies(&mut self) -> Result<Vec<KernelPolicy>, Refusal>;
+    /// The names of the SAs with this SPI.
+    fn named(&mut self, spi: u32) -> Result<Vec<SaId>, Refusal> {
+        Ok(self.sas()?.iter().map(|sa| sa.id).filter(|id| id.spi == spi).collect())
+    }
+    /// The SAs with one of these SPIs.
+    fn with_spis(&mut self, spis: &[u32]) -> Result<Vec<KernelSa>, Refusal> {
+        Ok(self.sas()?.into_iter().filter(|sa| spis.contains(&sa.id.spi)).collect())
+    }
+    /// The policies whose packets go into these SAs or come out of them.
+    fn leading_into(&mut self, sas: &[KernelSa]) -> Result<Vec<KernelPolicy>, Refusal> {
+        let mut policies = self.policies()?;
+        policies.retain(|policy| sas.iter().any(|sa| leads_into(policy, sa)));
+        Ok(policies)
+    }
+    /// Whether a policy sends packets to exactly these destinations into an SA.
+    fn lead_to(&mut self, destination: &Selector) -> Result<bool, Refusal> {
+        Ok(self.policies()?.iter().any(|policy| leads_to(policy, destination)))
+    }
+    /// Waits until something of it may have changed, at most for `patience`.
+    fn wait(&mut self, patience: Duration) -> Result<(), Refusal> {
+        std::thread::park_timeout(patience.min(Duration::from_millis(1)));
+        Ok(())
+    }
     /// Numbers of some SAs, in the order of the names.
     fn counters(&mut self, sas: &[SaId]) -> Result<Vec<Counters>, Refusal>;
     /// Sets numbers. Never of an SA that may be sending.
@@ -125,7 +151,7 @@ pub(crate) trait Steer: Send {
     /// else has them. Called many times a second.
     fn take_free(
         &mut self,
-        _: std::time::Duration,
+        _: Duration,
         _in_use: &dyn Fn(std::net::IpAddr) -> bool,
     ) -> Result<(), Refusal> {
         Ok(())

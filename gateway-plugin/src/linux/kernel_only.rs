@@ -185,7 +185,8 @@ impl IkeDaemon for KernelOnly {
             seed: None,
             rekey_in: None,
         });
-        Ok(Described { known: found.known, ike: None, children: children.collect() })
+        let known = found.known;
+        Ok(Described { known, ike: None, children: children.collect(), is_quiet: true })
     }
 
     fn admit(&mut self, _: &Profile) -> Result<(), Refusal> {

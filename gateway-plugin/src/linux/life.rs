@@ -254,21 +254,24 @@ impl Inner {
         }
     }
 
-    /// Steers the packets of active sessions here that came up or changed. The tables
-    /// are read once for all of them.
+    /// Steers the packets of active sessions here that came up or changed. Where whole
+    /// tables must be read for it, they are read once for all of them.
     pub(super) fn welcome(&mut self) {
         if self.unsteered.is_empty() {
             return;
         }
-        let tables = match self.whole_tables() {
-            Ok(tables) => tables,
-            Err(refusal) => return tracing::warn!(%refusal, "new sessions are not steered yet"),
-        };
+        let mut seen = None;
+        if !self.daemon.has_told_all() {
+            seen = match self.whole_tables() {
+                Ok(tables) => Some(tables),
+                Err(refusal) => return tracing::warn!(%refusal, "new sessions are not steered yet"),
+            };
+        }
         for (id, tries) in std::mem::take(&mut self.unsteered) {
             if self.sessions.get(&id).is_none_or(|session| session.phase != Phase::Active) {
                 continue;
             }
-            let here = self.look_in(id, &tables).and_then(|paths| {
+            let here = self.look_in(id, &mut seen).and_then(|paths| {
                 self.succeed(id, &paths.flow)?;
                 self.steer.here(id, &paths.flow)?;
                 if paths.flow.inner.is_empty() {

@@ -1,6 +1,8 @@
 //! The acts at a target: staging, activation, and the grants. What it admits is said
 //! in `admit`.
 
+use std::time::Duration;
+
 use protocol_spec::{
     context::Context,
     id::{Generation, Name, SessionId},
@@ -9,7 +11,6 @@ use protocol_spec::{
 };
 
 use super::{
-    acts::Whole,
     context,
     gateway::Inner,
     ground::Flow,
@@ -22,16 +23,13 @@ use crate::{
     xfrm::{Counters, KernelSa, SaId},
 };
 
+/// How long a daemon may need to make SAs.
+const MADE: Duration = Duration::from_millis(800);
 /// How far ahead the end of numbers may be that the outer interface enforces.
 const FAR: u64 = 1 << 31;
 
 impl Inner {
-    /// `seen` as in [`Inner::admit`].
-    pub(super) fn stage(
-        &mut self,
-        order: Stage,
-        seen: &mut Option<Whole>,
-    ) -> Result<Generation, Refusal> {
+    pub(super) fn stage(&mut self, order: Stage) -> Result<Generation, Refusal> {
         let Stage { epoch, source, batch, grants, context } = order;
         let id = context.session;
         let generation = context.generation;
@@ -60,7 +58,8 @@ impl Inner {
             }
         }
         context.check().map_err(|bad| Refusal::new(Status::BadContext, bad.to_string()))?;
-        self.admit(&context.profile(), seen)?;
+        self.admit(&context.profile())?;
+        tracing::debug!(session = %id, "admitted");
         context
             .check_grants(&grants)
             .map_err(|bad| Refusal::new(Status::NoSequenceRoom, bad.to_string()))?;
@@ -136,29 +135,51 @@ impl Inner {
         let flow = context::flow(context)?;
         self.succeed(context.session, &flow)?;
         self.steer.hold(context.session, &flow, source)?;
+        tracing::debug!(session = %context.session, "held");
         let local = context.ike.as_ref().map(|ike| ike.local.ip());
         // The name comes first: SAs without one would be taken for a new session.
         self.daemon.stage(context, local)?;
-        if !self.daemon.installs_children() {
-            let (sas, policies) = context::tables(context, grants)?;
-            self.tables.install(&sas, &policies)?;
-        }
-        let mut sas = self.named_sas(context)?;
+        tracing::debug!(session = %context.session, "daemon told");
+        let (mut sas, policies) = context::tables(context, grants)?;
         if self.daemon.installs_children() {
-            self.replace(context, grants, &sas)?;
-            sas = self.named_sas(context)?;
+            let made = self.wait_made(context)?;
+            tracing::debug!(session = %context.session, "SAs made");
+            self.replace(&mut sas, &made)?;
+        } else {
+            self.tables.install(&sas, &policies)?;
         }
         let pairs = context::pairs(&context::described(context), &sas)?;
         let mut counters = Vec::new();
         for (pair, child) in pairs.iter().zip(&context.children) {
             counters.extend(pair.staged(child, grants)?);
         }
-        self.set_counters(&counters)?;
+        self.check_counters(&counters)?;
+        tracing::debug!(session = %context.session, "SAs complete");
         let (id, paths) = (context.session, Paths { pairs, flow });
         let ends = self.sessions.get(&id).map_or_else(Vec::new, |session| session.ends.clone());
         // What stands by now is not set while packets wait for it.
         self.limit(id, &paths, &ends)?;
+        // The daemon installed policies meanwhile.
+        self.daemon.staged(context)?;
         Ok(paths)
+    }
+
+    /// Waits until the daemon has made the SAs of all Child SAs, and returns them.
+    fn wait_made(&mut self, context: &Context) -> Result<Vec<KernelSa>, Refusal> {
+        let names = context::names(context)?;
+        let spis: Vec<u32> = names.iter().map(|name| name.spi).collect();
+        let begun = self.clock.now();
+        loop {
+            let there = self.first(&names, false)?.is_none();
+            let patience = MADE.saturating_sub(self.clock.now() - begun);
+            if there || patience.is_zero() {
+                let mut sas = self.tables.with_spis(&spis)?;
+                sas.retain(|sa| names.contains(&sa.id));
+                // It knows why.
+                return if there { Ok(sas) } else { self.daemon.staged(context).map(|()| sas) };
+            }
+            self.tables.wait(patience)?;
+        }
     }
 
     /// A session that has gone makes way where its inner addresses or its client are
@@ -182,25 +203,11 @@ impl Inner {
         Ok(())
     }
 
-    fn named_sas(&mut self, context: &Context) -> Result<Vec<KernelSa>, Refusal> {
-        let mut sas = Vec::new();
-        for name in context::names(context)? {
-            sas.extend(self.tables.sa(&name)?);
-        }
-        Ok(sas)
-    }
-
     /// Puts the source's SAs in the place of those that a daemon made. It starts
     /// lifetimes and windows anew, and makes the keys of a Child SA that is older
     /// than its IKE SA from the wrong SK_d; what ties the SAs to its policies stays.
-    fn replace(
-        &mut self,
-        context: &Context,
-        grants: &[GrantedRange],
-        made: &[KernelSa],
-    ) -> Result<(), Refusal> {
-        let (mut sas, _) = context::tables(context, grants)?;
-        for sa in &mut sas {
+    fn replace(&mut self, sas: &mut [KernelSa], made: &[KernelSa]) -> Result<(), Refusal> {
+        for sa in &mut *sas {
             let made = made.iter().find(|made| made.id == sa.id).ok_or_else(|| {
                 let detail = format!("the IKE daemon did not install {}: its log says why", sa.id);
                 Refusal::new(Status::GatewayFault, detail)
@@ -212,12 +219,17 @@ impl Inner {
         }
         let names: Vec<SaId> = sas.iter().map(|sa| sa.id).collect();
         self.tables.remove(&names, &[])?;
-        self.tables.install(&sas, &[])
+        self.tables.install(sas, &[])
     }
 
     /// Sets numbers and looks whether the kernel has them.
     pub(super) fn set_counters(&mut self, counters: &[(SaId, Counters)]) -> Result<(), Refusal> {
         self.tables.set_counters(counters)?;
+        self.check_counters(counters)
+    }
+
+    /// Looks whether the kernel has these numbers.
+    fn check_counters(&mut self, counters: &[(SaId, Counters)]) -> Result<(), Refusal> {
         let ids: Vec<SaId> = counters.iter().map(|(id, _)| *id).collect();
         let found = self.tables.counters(&ids)?;
         for ((id, wanted), found) in counters.iter().zip(found) {
@@ -324,6 +336,7 @@ impl Inner {
             ike.next_send = ike.next_send.saturating_add(1);
         }
         self.daemon.activate(id, ike.as_ref())?;
+        tracing::debug!(session = %id, "daemon speaks");
         self.steer.let_go_ike(id)
     }
 
@@ -383,7 +396,7 @@ impl Inner {
         }
         self.change(id, |session| {
             session.ends = ends;
-            session.look_at = std::time::Duration::ZERO;
+            session.look_at = Duration::ZERO;
             if let Phase::Staged { grants, .. } = &mut session.phase {
                 grants.iter_mut().for_each(|grant| grant.end = grant.end.max(new(grant.sa)));
             }

@@ -108,6 +108,9 @@ impl Steering {
         self.undivert(to)?;
         self.queue.discard(from, |_| {});
         self.traffic.remove(&from);
+        // Both may name the same policies.
+        self.passing.remove(&from);
+        self.passing.remove(&to);
         Ok(())
     }
 

@@ -61,6 +61,8 @@ impl Steering {
     /// # Errors
     /// [`SteeringError`] if the rules cannot be loaded.
     pub fn repair(&mut self) -> Result<usize, SteeringError> {
+        // Policies are not looked at here, and made anew with the next that is named.
+        self.passing.clear();
         let links = Links::find(&self.config)?;
         if links == self.links && self.stands() {
             self.routes.ensure_rules(self.config.preference)?;
@@ -81,9 +83,17 @@ impl Steering {
     /// Whether all rules and elements are there. To load them takes long, and
     /// nobody is steered meanwhile.
     fn stands(&mut self) -> bool {
-        self.nft.rules().is_ok_and(|rules| rules == self.rules)
+        // Where nobody else changed anything since all was seen to stand, it still does:
+        // to read many thousands of elements takes long as well.
+        let foreign = self.nft.foreign().ok();
+        if foreign.is_some() && foreign == self.foreign {
+            return true;
+        }
+        let stands = self.nft.rules().is_ok_and(|rules| rules == self.rules)
             && Ledger::read(&mut self.nft)
-                .is_ok_and(|found| self.ledger.missing_in(&found).is_empty())
+                .is_ok_and(|found| self.ledger.missing_in(&found).is_empty());
+        self.foreign = foreign.filter(|_| stands);
+        stands
     }
 
     /// The ruleset as it is loaded here, for a person to read.

@@ -95,14 +95,17 @@ impl Ledger {
         let Some(session) = change.session else { return };
         for element in &change.remove {
             let owner = self.owners.remove(&(element.set, element.key.clone()));
-            if let Some(elements) = self.sessions.get_mut(&owner.unwrap_or(session)) {
+            let owner = owner.unwrap_or(session);
+            if let Some(elements) = self.sessions.get_mut(&owner) {
                 elements.remove(element);
+                if elements.is_empty() {
+                    self.sessions.remove(&owner);
+                }
             }
         }
         for element in &change.add {
             self.insert(session, element.clone());
         }
-        self.sessions.retain(|_, elements| !elements.is_empty());
     }
 
     /// The changes that bring the kernel from what it has, `found`, to this.

@@ -7,7 +7,7 @@ use protocol_spec::id::SessionId;
 
 use super::{
     SteeringError,
-    message::{Attributes, Builder, Messages, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL},
+    message::{Attributes, Builder, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL},
     netlink::{DUMP_ATTEMPTS, Dump, Netlink},
     set::{Element, FAMILIES, Set, TABLE},
 };
@@ -19,12 +19,14 @@ const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
 const GET_RULES: u16 = NFTABLES << 8 | 7;
 const GET_ELEMENTS: u16 = NFTABLES << 8 | 13;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
+const GET_GENERATION: u16 = NFTABLES << 8 | 16;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 
 // Attributes of an element list, of an element, and of data (nf_tables.h).
 const LIST_TABLE: u16 = 1;
 const RULE_TABLE: u16 = 1;
+const GENERATION: u16 = 1;
 const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
@@ -53,11 +55,13 @@ pub(super) struct Change {
 /// The kernel's sets.
 pub(super) struct Nft {
     netlink: Netlink,
+    /// Transactions that the kernel took.
+    taken: u32,
 }
 
 impl Nft {
     pub(super) fn open() -> Result<Self, SteeringError> {
-        Ok(Self { netlink: Netlink::open(NETFILTER, &[])? })
+        Ok(Self { netlink: Netlink::open(NETFILTER, &[])?, taken: 0 })
     }
 
     /// Makes changes, each wholly or not at all; what one is refused does not
@@ -151,10 +155,26 @@ impl Nft {
                     refused.push((index, SteeringError::kernel(what, error)));
                 }
                 if message.sequence == last {
+                    self.taken = self.taken.wrapping_add(u32::from(refused.is_empty()));
                     return Ok((taken, refused));
                 }
             }
         }
+    }
+
+    /// How many transactions others made: each changes the kernel's count. Another number
+    /// than before says that rules or elements may be gone.
+    pub(super) fn foreign(&mut self) -> Result<u32, SteeringError> {
+        let fail = |error| SteeringError::kernel("nftables generation", error);
+        let sequence = self.netlink.next_sequence();
+        let mut builder = Builder::default();
+        builder.message(GET_GENERATION, NLM_F_ACK, sequence, &envelope(0, 0));
+        let answer = self.netlink.ask(&builder.into_octets(), sequence).map_err(fail)?;
+        let generation = answer.and_then(|body| Attributes(body.get(4..)?).be32(GENERATION));
+        let why = "it has no number";
+        let generation =
+            generation.ok_or(SteeringError::Answer { what: "nftables generation", why })?;
+        Ok(generation.wrapping_sub(self.taken))
     }
 
     /// How many rules our tables have.

@@ -77,6 +77,8 @@ pub struct Charon {
     news: Arc<News>,
     /// IKE SAs of which no session was known when all were listed.
     strangers: HashSet<IkeSpis>,
+    /// Sessions that were seen to wait for their activation.
+    passive: BTreeSet<SessionId>,
     /// Where the end users of sessions of an earlier process were.
     remotes: HashMap<SessionId, SocketAddr>,
     /// Sessions that an earlier process staged: charon never tells of those.
@@ -170,6 +172,7 @@ impl Charon {
             tracker,
             news,
             strangers: HashSet::new(),
+            passive: BTreeSet::new(),
             remotes: HashMap::new(),
             staged_before: HashMap::new(),
             facts: Recent::new(CONFIGURED),
@@ -217,6 +220,10 @@ impl Charon {
     /// missed.
     fn reconcile(&mut self) -> Result<(), CharonError> {
         self.meet()?;
+        // It may be another one.
+        self.passive.clear();
+        self.facts.clear();
+        self.effects.clear();
         let mark = lock(&self.tracker).mark();
         let sas = self.list().map_err(|error| {
             let path = self.settings.vici.clone();

@@ -52,6 +52,16 @@ impl Facts {
         })
     }
 
+    /// Asks anew for what may change while charon runs.
+    ///
+    /// # Errors
+    /// See [`ViciError`].
+    pub fn renew(&mut self, client: &mut Client, timeout: Duration) -> Result<(), ViciError> {
+        self.pools = client.pools(timeout)?;
+        self.connections = client.list_conns(timeout)?;
+        Ok(())
+    }
+
     /// Whether a session of this profile could be put into this charon. `own` is what
     /// this gateway hands out, also by others than charon's pools; `holder` is the IKE
     /// SA here whose end user has an inner address.
@@ -67,7 +77,7 @@ impl Facts {
         let Some(spis) = profile.ike_spis else { return Ok(()) };
         plugins(&self.stats)?;
         configuration(&self.connections, &profile.configuration, [])?;
-        let lent = self.lent(spis, holder);
+        let lent = self.lent(spis, &profile.virtual_ips, holder);
         addresses(&self.pools, &profile.virtual_ips, &lent)?;
         own_range(own, &profile.virtual_ips, &lent)?;
         if let Some(transforms) = &profile.ike_transforms {
@@ -76,13 +86,19 @@ impl Facts {
         no_side_effects(profile.side_effects)
     }
 
-    /// Addresses that this charon handed out and that left with a session: their
-    /// leases were kept (see [`lend`](super::ha::put::lend)), and no IKE SA here has
+    /// Those of the addresses that this charon handed out and that left with a session:
+    /// their leases were kept (see [`lend`](super::ha::put::lend)), and no IKE SA here has
     /// them, unless it is the session's own.
-    fn lent(&self, own: IkeSpis, holder: &dyn Fn(IpAddr) -> Option<IkeSpis>) -> Vec<IpAddr> {
+    fn lent(
+        &self,
+        own: IkeSpis,
+        of: &[IpAddr],
+        holder: &dyn Fn(IpAddr) -> Option<IkeSpis>,
+    ) -> Vec<IpAddr> {
         let free = |address: &IpAddr| holder(*address).is_none_or(|spis| spis == own);
         let leases = self.pools.iter().flat_map(|pool| &pool.leases);
-        leases.filter(|lease| lease.online).map(|lease| lease.address).filter(free).collect()
+        let leases = leases.filter(|lease| lease.online && of.contains(&lease.address));
+        leases.map(|lease| lease.address).filter(free).collect()
     }
 }
 

@@ -93,6 +93,36 @@ impl Kernel {
         }
     }
 
+    /// Of these SAs those that are there and can be carried, in their order.
+    ///
+    /// # Errors
+    /// [`XfrmError`] if the kernel does not say of one whether it is there.
+    pub fn present(&mut self, ids: &[SaId]) -> Result<Vec<KernelSa>, XfrmError> {
+        let now = wall_seconds();
+        let messages: Vec<Message> = ids.iter().map(encode::get_sa).collect();
+        let mut found = Vec::new();
+        let answers = self.socket.ask_all(&messages, |i, received| {
+            if received.kind == XFRM_MSG_NEWSA {
+                found.push((i, decode::sa(received.payload, now)));
+            }
+        });
+        for (answer, id) in answers.into_iter().zip(ids) {
+            match answer.map_err(|error| XfrmError::about(id, error)) {
+                Ok(()) | Err(XfrmError::Missing(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        let mut sas = Vec::with_capacity(found.len());
+        for (i, sa) in found {
+            match sa {
+                Ok(sa) => sas.push(sa),
+                Err(NotOurs::Foreign(_)) => {}
+                Err(NotOurs::Malformed(error)) => return Err(XfrmError::malformed(&ids[i], error)),
+            }
+        }
+        Ok(sas)
+    }
+
     /// Installs SAs, complete with their numbers and what is used of their
     /// lifetime. One result for each, in their order; one that fails leaves
     /// nothing behind and does not touch the others.

@@ -1,6 +1,7 @@
 //! The Linux kernel's SAs and policies over netlink.
 //!
-//! [`Kernel`] reads and writes them, [`Follower`] tells what changes by itself.
+//! [`Kernel`] reads and writes them, [`Follower`] tells what changes by itself,
+//! [`Mirror`] finds one among many.
 //! Both speak in the words of the context: IANA transform numbers, our replay
 //! window, durations; what the kernel has otherwise (names, ring bitmaps,
 //! wall-clock instants) stays in here. The socket, [`netlink`], serves any other
@@ -14,6 +15,7 @@ mod encode;
 mod error;
 mod follow;
 mod kernel;
+mod mirror;
 pub mod netlink;
 mod policy;
 mod probe;
@@ -27,6 +29,7 @@ pub use self::{
     error::XfrmError,
     follow::{Cause, Follower, Group, KernelEvent},
     kernel::{Kernel, Listing, encoded},
+    mirror::Mirror,
     policy::{Action, KernelPolicy, Template},
     probe::Transforms,
     sa::{Counters, Encapsulation, KernelSa, Limits, SaFlags, SaId, SaSelector},

@@ -98,7 +98,8 @@ fn packets_of_a_session_that_comes_back_go_on_to_its_owner_until_that_sends_them
     within("sg1", || steering.let_go_data(id(1)).unwrap());
     assert!(!steering.leads_on(id(1)));
     send_numbers(&server, "10.8.0.1:7000", 15..20);
-    assert_eq!(numbers(&user, NEVER), (10..20).collect::<Vec<u32>>());
+    // Its owner here has no SAs and passed on what came first as it was.
+    assert_eq!(numbers(&user, NEVER), (0..20).collect::<Vec<u32>>());
 }
 
 #[test]

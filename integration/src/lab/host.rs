@@ -95,7 +95,7 @@ pub fn measure(what: &str, sizes: &[usize]) -> Result<Value> {
         scenario: what.into(),
         sizes: sizes.to_vec(),
         limit: MEASURING,
-        keep: false,
+        keep: std::env::var_os("CXTP_KEEP").is_some(),
         modules: !kernel.own,
         programs,
     };

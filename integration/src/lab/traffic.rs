@@ -30,6 +30,7 @@ use nix::{
         },
         time::TimeSpec,
     },
+    time::{ClockId, clock_gettime},
     unistd::gettid,
 };
 use serde::Serialize;
@@ -162,6 +163,14 @@ impl Traffic {
         millis(gaps.max().unwrap_or_default())
     }
 
+    /// The longest that a packet of each flow was on its way since the last call, either
+    /// way. What follows is counted anew.
+    pub fn take_delays(&self) -> Vec<Duration> {
+        let ways = self.shared.counts.chunks(2);
+        let longest = |ways: &[Mutex<Count>]| ways.iter().map(|way| lock(way).take_delay()).max();
+        ways.filter_map(longest).collect()
+    }
+
     /// Waits until each flow has got so many more packets each way.
     ///
     /// # Errors
@@ -274,6 +283,11 @@ fn sockets(flow: &Flow, port: u16) -> Result<[UdpSocket; 2]> {
     Ok([open(&flow.node, user, server)?, open(&flow.host, server, user)?])
 }
 
+/// The time by which the kernel stamps what comes.
+fn wall() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from)
+}
+
 /// Sends one packet each way in each interval, to one flow after the other.
 fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
     let begun = now();
@@ -293,6 +307,8 @@ fn send(pairs: &[[UdpSocket; 2]], interval: Duration, shared: &Shared) {
             let sent = &shared.sent[flow * 2 + way];
             let number = sent.fetch_add(1, Ordering::Relaxed);
             packet[..8].copy_from_slice(&number.to_be_bytes());
+            let at = u64::try_from(wall().as_nanos()).unwrap_or_default();
+            packet[8..16].copy_from_slice(&at.to_be_bytes());
             // What the node refuses to send counts as lost.
             if let Err(error) = socket.send(&packet)
                 && way == 0
@@ -353,7 +369,9 @@ fn drain(socket: &UdpSocket, count: &mut Count) -> Result<()> {
             _ => None,
         });
         let at = at.context("a packet without a time")?;
-        let number = buffer.first_chunk().map(|number| u64::from_be_bytes(*number));
-        count.packet(number.context("a packet without a number")?, at);
+        let word = |at: usize| buffer[at..].first_chunk().map(|word| u64::from_be_bytes(*word));
+        let number = word(0).context("a packet without a number")?;
+        let sent = word(8).context("a packet that does not say when it was sent")?;
+        count.packet(number, Duration::from_nanos(sent), at);
     }
 }

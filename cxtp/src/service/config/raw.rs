@@ -78,7 +78,7 @@ pub(super) struct RawTransfer {
     pub(super) stage_timeout_ms: u64,
     pub(super) staged_timeout_ms: u64,
     pub(super) tombstone_ms: u64,
-    pub(super) staging_window: usize,
+    pub(super) staging_window: Option<usize>,
     pub(super) pause_window: Option<usize>,
     pub(super) max_restage: u32,
     pub(super) max_batches: usize,
@@ -140,13 +140,7 @@ impl Default for RawTransfer {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // The name is not used; the rest are the engine's own defaults.
         let EngineConfig {
-            stage_timeout,
-            staged_timeout,
-            staging_window,
-            max_restage,
-            max_batches,
-            tombstone,
-            ..
+            stage_timeout, staged_timeout, max_restage, max_batches, tombstone, ..
         } = super::engine_defaults();
         Self {
             max_transfer_ms: ms(limits::CT_MAX_TRANSFER_TIME),
@@ -155,7 +149,7 @@ impl Default for RawTransfer {
             stage_timeout_ms: ms(stage_timeout),
             staged_timeout_ms: ms(staged_timeout),
             tombstone_ms: ms(tombstone),
-            staging_window,
+            staging_window: None,
             pause_window: None,
             max_restage,
             max_batches,

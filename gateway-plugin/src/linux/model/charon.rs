@@ -145,7 +145,8 @@ impl IkeDaemon for ModelCharon {
             seed: None,
             rekey_in: None,
         });
-        Ok(Described { known, ike: Some(ike), children: children.collect() })
+        let children = children.collect();
+        Ok(Described { known, ike: Some(ike), children, is_quiet: true })
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {

@@ -72,33 +72,13 @@ impl Charon {
     ) -> Result<(), Refusal> {
         let local = local.map(|address| SocketAddr::new(address, ike.local.port()));
         let version = self.version()?;
-        let messages = put::ike_messages(context, local, version).map_err(unsent)?;
-        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
-        // What it has not read yet need not be asked for.
-        self.socket.settle(PATIENCE).map_err(unsent)?;
-        let id = context.session;
-        let sa = self.wait(id, SETTLED, IkeSaInfo::is_passive)?;
-        if !sa.is_passive() {
-            let detail =
-                format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
-            return Err(Refusal::new(Status::GatewayFault, detail));
-        }
+        let mut messages = put::ike_messages(context, local, version).map_err(unsent)?;
         for child in &context.children {
-            let message = put::child_message(context, child, version).map_err(unsent)?;
-            self.socket.send([&message], PATIENCE).map_err(unsent)?;
-        }
-        let wanted: BTreeSet<u32> = context.children.iter().map(|c| c.inbound.spi).collect();
-        let installed = |sa: &IkeSaInfo| -> BTreeSet<u32> {
-            let up = sa.children.iter().filter(|child| child.state == ChildState::Installed);
-            up.filter_map(|child| child.spi_in).collect()
-        };
-        let sa = self.wait(id, SETTLED, |sa| installed(sa) == wanted)?;
-        if installed(&sa) != wanted {
-            let detail = "charon did not install every Child SA: its log says why";
-            return Err(Refusal::new(Status::GatewayFault, detail));
+            messages.push(put::child_message(context, child, version).map_err(unsent)?);
         }
         let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, version);
-        self.socket.send([&park.map_err(unsent)?], PATIENCE).map_err(unsent)
+        messages.push(park.map_err(unsent)?);
+        self.socket.send(&messages, PATIENCE).map_err(unsent)
     }
 
     /// Has charon tell what it has not told of a session that an earlier process staged.
@@ -114,6 +94,11 @@ impl Charon {
     fn side_effects(&mut self, connection: &str) -> Result<SideEffects, Refusal> {
         let daemon = self.meet().map(|met| met.daemon).unwrap_or_default();
         if let Some((stats, strongswan, swanctl)) = self.effects.get() {
+            return Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection));
+        }
+        let last = self.effects.take_last();
+        if let Some(last) = last.filter(|(_, one, other)| one.is_current() && other.is_current()) {
+            let (stats, strongswan, swanctl) = self.effects.put(last);
             return Ok(checks::side_effects(stats, &daemon, strongswan, swanctl, connection));
         }
         let stats = self.vici.stats(PATIENCE).map_err(unanswered)?;
@@ -208,15 +193,20 @@ impl IkeDaemon for Charon {
             })
         });
         let known = Known { session, generation: told.generation };
-        Ok(Described { known, children: children.collect(), ike: Some(ike) })
+        let is_quiet = now.is_quiet();
+        Ok(Described { known, children: children.collect(), ike: Some(ike), is_quiet })
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         let facts = match self.facts.get() {
             Some(facts) => facts,
             None => {
-                let facts = checks::Facts::gather(&mut self.vici, PATIENCE).map_err(unanswered)?;
-                self.facts.put(facts)
+                let vici = &mut self.vici;
+                let facts = match self.facts.take_last() {
+                    Some(mut last) => last.renew(vici, PATIENCE).map(|()| last),
+                    None => checks::Facts::gather(vici, PATIENCE),
+                };
+                self.facts.put(facts.map_err(unanswered)?)
             }
         };
         let tracker = lock(&self.tracker);
@@ -248,6 +238,31 @@ impl IkeDaemon for Charon {
             Refusal::new(Status::NoRoom, format!("the session cannot be followed: {notice:?}"))
         })?;
         self.put(context, ike, local)
+    }
+
+    fn staged(&mut self, context: &Context) -> Result<(), Refusal> {
+        let wanted: BTreeSet<u32> = context.children.iter().map(|c| c.inbound.spi).collect();
+        let installed = |sa: &IkeSaInfo| -> BTreeSet<u32> {
+            let up = sa.children.iter().filter(|child| child.state == ChildState::Installed);
+            up.filter_map(|child| child.spi_in).collect()
+        };
+        let id = context.session;
+        let sa = self.wait(id, SETTLED, |sa| sa.is_passive() && installed(sa) == wanted)?;
+        if !sa.is_passive() {
+            let detail =
+                format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
+            return Err(Refusal::new(Status::GatewayFault, detail));
+        }
+        if installed(&sa) != wanted {
+            let detail = "charon did not install every Child SA: its log says why";
+            return Err(Refusal::new(Status::GatewayFault, detail));
+        }
+        self.passive.insert(id);
+        Ok(())
+    }
+
+    fn has_told_all(&self) -> bool {
+        !self.news.has_missed()
     }
 
     fn installs_children(&self) -> bool {
@@ -283,8 +298,8 @@ impl IkeDaemon for Charon {
     }
 
     fn activate(&mut self, session: SessionId, finals: Option<&IkeFinals>) -> Result<(), Refusal> {
-        let sa = self.ask(session)?;
-        if !sa.is_passive() {
+        // What was seen to wait still does, unless this was called before.
+        if !self.passive.remove(&session) && !self.ask(session)?.is_passive() {
             return Ok(());
         }
         let version = self.version()?;
@@ -307,6 +322,7 @@ impl IkeDaemon for Charon {
         let open = put::activate(&ike, remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
         self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        tracing::debug!(%session, "charon told");
         // Its true address comes after it is established: who asks in between would
         // write the gate's down.
         let is_up =
@@ -336,6 +352,7 @@ impl IkeDaemon for Charon {
             Ok(()) | Err(SocketError::NoCharon { .. }) => {}
             Err(error) => return Err(unsent(error)),
         }
+        self.passive.remove(&session);
         lock(&self.tracker).forget(session);
         self.staged_before.remove(&session);
         self.strangers.remove(&ike.spis());

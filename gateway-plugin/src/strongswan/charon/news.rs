@@ -47,6 +47,11 @@ impl News {
         std::mem::take(&mut self.found().missed)
     }
 
+    /// The same, and it stays so.
+    pub(super) fn has_missed(&self) -> bool {
+        self.found().missed
+    }
+
     /// charon was asked to tell its sessions again.
     pub(super) fn retell(&self) {
         self.found().retold = true;
@@ -112,7 +117,7 @@ mod tests {
         let news = News::new();
         assert!(news.take_missed() && !news.take_missed());
         news.miss();
-        assert!(news.take_missed());
+        assert!(news.has_missed() && news.take_missed() && !news.has_missed());
         news.up();
         assert!(!news.take_missed(), "a new session is told in full");
         news.retell();

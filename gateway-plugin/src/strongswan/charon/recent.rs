@@ -24,6 +24,16 @@ impl<T> Recent<T> {
         (now.saturating_sub(*at) < self.holds).then_some(answer)
     }
 
+    /// The last answer however old it is, which somebody may know to hold still.
+    pub(super) fn take_last(&mut self) -> Option<T> {
+        self.answer.take().map(|(_, answer)| answer)
+    }
+
+    /// None any more.
+    pub(super) fn clear(&mut self) {
+        self.answer = None;
+    }
+
     /// Keeps a new one.
     pub(super) fn put(&mut self, answer: T) -> &T {
         &self.answer.insert((self.clock.now(), answer)).1
@@ -43,5 +53,6 @@ mod tests {
         let mut never = Recent::new(Duration::ZERO);
         never.put(1);
         assert_eq!(never.get(), None);
+        assert_eq!((never.take_last(), never.take_last()), (Some(1), None));
     }
 }

@@ -8,7 +8,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use thiserror::Error;
@@ -41,6 +43,17 @@ pub struct Settings {
     values: BTreeMap<String, String>,
     sections: BTreeSet<String>,
     files: usize,
+    /// Files, and folders in which files were looked for, as they were then.
+    looked_at: Vec<(PathBuf, Option<Stamp>)>,
+}
+
+/// By what a file is seen to be another one: when it was written, its length, its
+/// number.
+type Stamp = (SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.modified().ok()?, found.len(), found.ino()))
 }
 
 impl Settings {
@@ -63,6 +76,11 @@ impl Settings {
         let reader = Reader { path: Path::new("(text)"), depth: MAX_DEPTH };
         reader.read(text, &[], &mut settings)?;
         Ok(settings)
+    }
+
+    /// Whether the files are still those that were read.
+    pub fn is_current(&self) -> bool {
+        self.looked_at.iter().all(|(path, then)| stamp(path) == *then)
     }
 
     /// The value at this path.
@@ -110,6 +128,8 @@ impl Settings {
         if self.files > MAX_FILES || depth > MAX_DEPTH {
             return Err(fail("too many files include each other".to_owned()));
         }
+        // Taken before, so that what is written meanwhile is seen.
+        self.looked_at.push((path.to_owned(), stamp(path)));
         let length = fs::metadata(path).map_err(|e| fail(e.to_string()))?.len();
         if length > MAX_FILE {
             return Err(fail(format!("{length} octets are too many")));
@@ -127,9 +147,15 @@ impl Settings {
         let name = pattern.file_name().unwrap_or_default().to_string_lossy();
         if !name.contains(['*', '?', '[']) {
             // As charon does, a file that is not there is passed over.
-            return if pattern.exists() { self.add_file(pattern, around, depth) } else { Ok(()) };
+            if pattern.exists() {
+                return self.add_file(pattern, around, depth);
+            }
+            self.looked_at.push((pattern.to_owned(), None));
+            return Ok(());
         }
-        let Ok(folder) = fs::read_dir(pattern.parent().unwrap_or(Path::new("."))) else {
+        let parent = pattern.parent().unwrap_or(Path::new("."));
+        self.looked_at.push((parent.to_owned(), stamp(parent)));
+        let Ok(folder) = fs::read_dir(parent) else {
             return Ok(());
         };
         let mut files: Vec<_> = folder

@@ -138,12 +138,13 @@ fn a_lease_that_no_ike_sa_has_was_lent() {
     };
     facts.pools[0].leases =
         vec![lease(ours, true), lease(other, true), lease(ip("10.9.0.14"), false)];
+    let all = [ours, other, ip("10.9.0.14")];
     let held = |address| (address == other).then_some((1, 2));
-    assert_eq!(facts.lent((3, 4), &held), [ours]);
+    assert_eq!(facts.lent((3, 4), &all, &held), [ours]);
     // What was staged before is in its own way for nobody.
     let staged = |address| if address == ours { Some((3, 4)) } else { held(address) };
-    assert_eq!(facts.lent((3, 4), &staged), [ours]);
-    assert!(facts.lent((5, 6), &staged).is_empty());
+    assert_eq!(facts.lent((3, 4), &all, &staged), [ours]);
+    assert!(facts.lent((5, 6), &all, &staged).is_empty());
 }
 
 #[test]

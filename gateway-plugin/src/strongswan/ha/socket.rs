@@ -30,6 +30,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Linux's usual bound of 212992, and the kernel counts several hundred for each
 /// datagram.
 const WAITING_AT_CHARON: u64 = 48 << 10;
+/// What the kernel may count for a datagram beside twice its octets.
+const TAKES: u64 = 1 << 10;
 /// How often we look whether charon has read more.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
@@ -182,9 +184,15 @@ impl HaSocket {
         messages: impl IntoIterator<Item = &'a Datagram>,
         patience: Duration,
     ) -> Result<(), SocketError> {
-        let dropped = holder::queue(self.charon).ok_or_else(|| self.no_charon())?.dropped;
+        let queue = holder::queue(self.charon).ok_or_else(|| self.no_charon())?;
+        let (dropped, mut octets) = (queue.dropped, queue.octets);
         for message in messages {
-            self.wait_until(patience, |queue| queue.octets <= WAITING_AT_CHARON)?;
+            let takes = TAKES + 2 * message.expose().len() as u64;
+            if octets > 0 && octets + takes > WAITING_AT_CHARON {
+                let has_room = |q: Queue| q.octets == 0 || q.octets + takes <= WAITING_AT_CHARON;
+                octets = self.wait_until(patience, has_room)?.octets;
+            }
+            octets += takes;
             self.send_one(message)?;
         }
         let queue = holder::queue(self.charon).ok_or_else(|| self.no_charon())?;
@@ -197,7 +205,7 @@ impl HaSocket {
     /// # Errors
     /// As for [`HaSocket::send`].
     pub fn settle(&self, patience: Duration) -> Result<(), SocketError> {
-        self.wait_until(patience, |queue| queue.octets == 0)
+        self.wait_until(patience, |queue| queue.octets == 0).map(drop)
     }
 
     /// Waits until whoever receives has taken all that charon sent before this call.
@@ -224,12 +232,12 @@ impl HaSocket {
         &self,
         patience: Duration,
         holds: impl Fn(Queue) -> bool,
-    ) -> Result<(), SocketError> {
+    ) -> Result<Queue, SocketError> {
         let mut left = patience;
         loop {
             let queue = holder::queue(self.charon).ok_or_else(|| self.no_charon())?;
             if holds(queue) {
-                return Ok(());
+                return Ok(queue);
             }
             left = left.checked_sub(LOOK_AGAIN).ok_or(SocketError::Stuck { patience })?;
             std::thread::sleep(LOOK_AGAIN);

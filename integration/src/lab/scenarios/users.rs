@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use cxtp::service::api::{Mode, Summary};
+use cxtp::service::api::{Failure, Mode, Summary};
+use protocol_spec::status::Status;
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,8 +17,10 @@ use crate::{
         charon::config::{Vpn, connection_of},
         gateway::{Settings, Sharing},
         report::Report,
+        traffic::millis,
         world::{Setup, World},
     },
+    stats::Spread,
 };
 
 /// Nodes of end users, and end users in each.
@@ -28,10 +31,15 @@ const BATCH: usize = 50;
 const ROUNDS: usize = 10;
 /// Packets per second in all: of all users, and both ways together.
 const RATE: u32 = 1000;
-/// From pause to commit of one session, at most.
-const PAUSED_MS: u32 = 2000;
+/// The longest that the packets of a user may wait while a batch moves, of however many
+/// sessions it is: RFC 4067's bound for one. In one case of a hundred the only processor
+/// may have been another machine's for a while.
+const WAIT: Duration = Duration::from_millis(200);
+const STALL: Duration = Duration::from_secs(1);
 /// How long traffic goes on after the last move.
 const AFTER: Duration = Duration::from_secs(2);
+/// One move in so many may take too long.
+const LATE: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// 100 users, and batches of 50.
@@ -39,9 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// What could not be done.
 pub fn hundred(_: &[PathBuf]) -> Result<Value> {
-    // A batch is not cut short by a machine that does other things for a while.
-    let patient = [(); 2].map(|()| format!("[transfer]\nmax_transfer_ms = {PAUSED_MS}\n"));
-    let settings = Settings { sharing: Sharing::Multicast, daemon: patient, ..Settings::default() };
+    let settings = Settings { sharing: Sharing::Multicast, ..Settings::default() };
     // A household's addresses are not ways to the same user, and silence before there is
     // traffic means nothing.
     let vpn = Vpn { mobike: false, dpd: 30, ..Vpn::default() };
@@ -65,17 +71,30 @@ pub fn hundred(_: &[PathBuf]) -> Result<Value> {
     let home = usize::from(counts[1] > counts[0]);
     let batch: Vec<String> = at(&world, home)?.into_iter().take(BATCH).collect();
     let traffic = world.start_traffic(RATE / 2)?;
+    traffic.take_delays();
     world.baseline(&traffic);
-    let mut batches = Vec::new();
+    let idle = traffic.take_delays().into_iter().max().unwrap_or_default();
+    let (mut batches, mut waits, mut late_ones) = (Vec::new(), Vec::new(), 0);
     for round in 0..2 * ROUNDS {
         let from = if round % 2 == 0 { home } else { 1 - home };
         let begun = now();
         let summary = world.transfer(from, Some(batch.clone()), Mode::Predictive)?;
-        if summary.moved != batch.len() {
-            bail!("{} of {} moved: {:?}", summary.moved, batch.len(), summary.failures);
-        }
         batches.push(figures(&summary, begun));
+        // On a machine that stands still for a moment one may take too long, goes on where
+        // it is, and is ordered once more.
+        let mut late = too_late(&summary)?;
+        while !late.is_empty() {
+            late_ones += late.len();
+            if late_ones * LATE > 2 * ROUNDS * BATCH {
+                bail!("{late_ones} moves took too long by batch {}", round + 1);
+            }
+            late = too_late(&world.transfer(from, Some(late), Mode::Predictive)?)?;
+        }
+        // Those that waited are there, and one more.
+        traffic.wait_for_packets(1, PATIENCE)?;
+        waits.extend(traffic.take_delays());
     }
+    let wait = Spread::of(waits.into_iter());
     traffic.wait_for_packets(2, PATIENCE)?;
     traffic.run_for(AFTER);
     world.stop_traffic(traffic)?;
@@ -84,10 +103,33 @@ pub fn hundred(_: &[PathBuf]) -> Result<Value> {
     rekey_some(&world)?;
     let mut report: Report = world.finish()?;
     report.expect(back == moved.len(), || format!("{back} of {} came home", moved.len()));
+    report.more.insert("took_too_long".into(), late_ones.into());
+    // A machine that is busy with other things delays whatever there is.
+    let [most, longest] = [wait.p99, wait.max].map(Duration::from_micros);
+    report.expect(most <= WAIT + idle && longest <= STALL + idle, || {
+        format!("packets waited for {most:?} and {longest:?}; {idle:?} before anything moved")
+    });
+    let flow = Duration::from_secs(1) * u32::try_from(all)? / (RATE / 2);
+    let gap = millis(flow + STALL) + report.sender_late_ms.max(millis(idle));
+    let longest = report.gap_ms_max;
+    report.expect(longest <= gap, || {
+        format!("a flow of a packet in {flow:?} paused for {longest} ms")
+    });
+    report.more.insert("wait_us".into(), serde_json::to_value(wait)?);
+    report.more.insert("wait_ms_baseline".into(), millis(idle).into());
     report.more.insert("users".into(), all.into());
     report.more.insert("batches".into(), batches.into());
     report.passed = report.failures.is_empty();
     Ok(serde_json::to_value(report)?)
+}
+
+/// The sessions that were not moved, all of them for want of time.
+fn too_late(summary: &Summary) -> Result<Vec<String>> {
+    let in_time = |failure: &&Failure| failure.reason.status != Status::TimedOut.name();
+    if let Some(failure) = summary.failures.iter().find(in_time) {
+        bail!("{} moved, and one did not: {failure:?}", summary.moved);
+    }
+    Ok(summary.failures.iter().map(|failure| failure.session.clone()).collect())
 }
 
 /// The sessions at a gateway.

@@ -12,11 +12,12 @@ pub(super) struct Count {
     reordered: u64,
     last: Option<Duration>,
     gap: Duration,
+    delay: Duration,
 }
 
 impl Count {
-    /// A packet with this number came at this time.
-    pub(super) fn packet(&mut self, number: u64, at: Duration) {
+    /// A packet with this number was sent and came at these times.
+    pub(super) fn packet(&mut self, number: u64, sent: Duration, at: Duration) {
         let Ok(place) = usize::try_from(number) else { return };
         if place >= self.here.len() {
             self.here.resize(place + 1, false);
@@ -28,6 +29,7 @@ impl Count {
         }
         self.here[place] = true;
         self.seen += 1;
+        self.delay = self.delay.max(at.saturating_sub(sent));
         if let Some(last) = self.last {
             self.gap = self.gap.max(at.saturating_sub(last));
         }
@@ -47,6 +49,11 @@ impl Count {
         self.reordered
     }
 
+    /// The longest that a packet was on its way since the last call.
+    pub(super) fn take_delay(&mut self) -> Duration {
+        std::mem::take(&mut self.delay)
+    }
+
     /// The longest time between two packets since the last call.
     pub(super) fn take_gap(&mut self) -> Duration {
         std::mem::take(&mut self.gap)
@@ -61,11 +68,14 @@ mod tests {
     fn each_packet_counts_once() {
         let mut count = Count::default();
         for (number, at) in [(0, 1), (1, 2), (3, 9), (2, 10), (2, 11), (6, 12)] {
-            count.packet(number, Duration::from_millis(at));
+            let at = Duration::from_millis(at);
+            count.packet(number, at - Duration::from_micros(number), at);
         }
         assert_eq!((count.seen(), count.duplicated(), count.reordered()), (5, 1, 1));
         assert_eq!(count.take_gap(), Duration::from_millis(7));
-        count.packet(7, Duration::from_millis(14));
+        assert_eq!(count.take_delay(), Duration::from_micros(6));
+        count.packet(7, Duration::from_millis(14), Duration::from_millis(14));
+        assert_eq!(count.take_delay(), Duration::ZERO);
         assert_eq!(count.take_gap(), Duration::from_millis(2));
     }
 }

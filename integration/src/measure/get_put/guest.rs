@@ -3,14 +3,17 @@
 //! one after the other, with a clock beside them.
 
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use gateway_plugin::{
     Activate, GatewayPlugin as _, Pause, PerSession, Release, Stage, embedded::RemoteGateway,
+    strongswan::vici::Client,
 };
 use protocol_spec::{
     context::Context,
@@ -26,14 +29,14 @@ use crate::{
     clock,
     lab::{
         charon::{
-            Charon,
+            Charon, EXCHANGE,
             config::{Vpn, connection_of},
         },
         gateway::{Settings, Sharing},
         net::GATEWAYS,
         world::{Setup, World},
     },
-    process::wait_for,
+    process::{tail, wait_for},
     stats::Spread,
 };
 
@@ -41,8 +44,10 @@ use crate::{
 const CHOSEN: usize = 10;
 /// Moves of each to the other gateway and back; as many of all ten together.
 const ROUNDS: usize = 5;
-/// Users that connect at a time: charon takes no more half-open ones of one address.
-const TOGETHER: usize = 3;
+/// Users that connect at a time: as many keep the only processor busy.
+const TOGETHER: usize = 4;
+/// For charon's answer, beyond the exchange itself.
+const SPARE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a session may need to be staged, which says how far its grants are away.
 const STAGING: Duration = Duration::from_millis(500);
@@ -75,9 +80,10 @@ pub(crate) fn run(programs: &[PathBuf], tunnels: &[usize]) -> Result<Value> {
     let users = world.users.first().context("no end users")?;
     let (mut runs, mut up, mut stopped) = (Vec::new(), 0, None);
     for size in tunnels.iter().copied() {
+        let begun = clock::now();
         connect(users, up + 1..=size)?;
         up = up.max(size);
-        println!("{up} tunnels are up");
+        println!("{up} tunnels are up after {:?}", begun.elapsed());
         match bench.run(up) {
             Ok(run) => runs.push(run),
             // What was measured before it is worth something.
@@ -119,22 +125,25 @@ fn install(programs: &[PathBuf]) -> Result<Install> {
 }
 
 /// Sets up the tunnels of these users, a few at a time.
-fn connect(users: &Charon, which: std::ops::RangeInclusive<usize>) -> Result<()> {
-    let all: Vec<_> = which.collect();
-    for some in all.chunks(TOGETHER) {
-        std::thread::scope(|scope| {
-            let begin = |user: &usize| {
-                let name = connection_of(*user);
-                scope.spawn(move || users.initiate_of(&name, "net"))
-            };
-            let begun: Vec<_> = some.iter().map(begin).collect();
-            begun.into_iter().try_for_each(|user| match user.join() {
-                Ok(done) => done,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-        })?;
-    }
-    Ok(())
+fn connect(users: &Charon, which: RangeInclusive<usize>) -> Result<()> {
+    let waiting = Mutex::new(which);
+    let begin = || -> Result<()> {
+        let mut client = Client::new(users.vici());
+        loop {
+            let next = waiting.lock().map_err(|_| anyhow!("another one panicked"))?.next();
+            let Some(user) = next else { return Ok(()) };
+            client
+                .initiate(&connection_of(user), "net", EXCHANGE, EXCHANGE + SPARE)
+                .with_context(|| tail(&users.log()))?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let begun: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(begin)).collect();
+        begun.into_iter().try_for_each(|client| match client.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
 }
 
 /// Both gateways, as their daemons see them.
@@ -186,6 +195,7 @@ impl Bench {
         }
         let [left, away] = self.find(tunnels)?;
         ensure!(left == all && away.is_empty(), "sessions are not where they were");
+        println!("{tunnels} tunnels are measured");
         Ok(Run { tunnels, single: calls(&single), batch: calls(&batch) })
     }
 
@@ -196,6 +206,7 @@ impl Bench {
             self.once(AWAY, some)?;
         }
         let [home, away] = self.find(tunnels)?;
+        println!("{tunnels} tunnels are at home");
         ensure!(away.is_empty(), "{} sessions are not at home", away.len());
         Ok(home)
     }
