@@ -49,8 +49,6 @@ fn final_data_for_what_was_never_staged_activate_nothing() {
 fn final_data_of_another_epoch_activate_nothing_and_repeated_ones_nothing_more() {
     let mut pair = Pair::new(0);
     pair.check = false;
-    // A would call off what it does not move.
-    pair.drop.insert((A, "ctc"));
     pair.message(A, pctd(offer(2, 100)));
     assert_eq!(pair.nodes[B].standing(5), Some(Standing::Staged));
     pair.message(A, ctd(1));
@@ -68,8 +66,6 @@ fn final_data_of_another_epoch_activate_nothing_and_repeated_ones_nothing_more()
 fn a_stale_offer_is_refused_with_the_epoch_that_is_known() {
     let mut pair = Pair::new(0);
     pair.check = false;
-    // A would call off what it does not move.
-    pair.drop.insert((A, "ctc"));
     pair.message(A, pctd(offer(5, 100)));
     pair.message(
         A,
@@ -100,8 +96,6 @@ fn a_peer_cannot_take_back_or_activate_what_another_staged() {
     b.peers.insert("x".parse().unwrap(), Default::default());
     let mut pair = Pair::with(config(A), b, 0);
     pair.check = false;
-    // A would call off what it does not move.
-    pair.drop.insert((A, "ctc"));
     let x = Identity { role: Role::Gateway, name: "x".parse().unwrap() };
     pair.input(B, Input::PeerUp { peer: x.clone(), epoch: GatewayEpoch(1), capabilities: None });
     pair.message(A, pctd(offer(1, 100)));

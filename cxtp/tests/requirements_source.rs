@@ -212,27 +212,6 @@ fn a_lost_connection_stops_what_is_not_committed() {
     assert!(desk.paused(finals()).orders_to_resume());
 }
 
-// proves CXTP-6.2-10
-#[test]
-fn what_is_staged_elsewhere_and_not_moved_is_called_off() {
-    let called_off = |wants: &Wants| wants.says(|message| matches!(message, Message::Ctc(_)));
-    // Its daemon was started anew before it had committed.
-    let mut desk = Desk::source();
-    assert!(called_off(&desk.staged()));
-    assert_eq!(desk.standing(), Some(Standing::Active));
-    let (mut desk, _) = Desk::start(Desk::config(), Vec::new());
-    desk.up("b");
-    assert!(called_off(&desk.staged()), "whatever its gateway will list");
-    // What was committed is not.
-    let (mut desk, wants) = Desk::committing();
-    let records: Vec<Record> = wants.records().into_iter().cloned().collect();
-    desk.written(&wants);
-    assert!(!called_off(&desk.staged()));
-    let (mut desk, _) = Desk::start(Desk::config(), records);
-    desk.up("b");
-    assert!(!called_off(&desk.staged()));
-}
-
 // proves CXTP-6.5-1
 #[test]
 fn a_commit_that_may_be_on_disk_is_taken_back_by_a_newer_record() {

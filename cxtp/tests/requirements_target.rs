@@ -253,19 +253,6 @@ fn a_session_that_is_here_is_not_taken() {
     assert!(matches!(wants.entry().state, Said::Refused { .. }) && wants.orders().is_empty());
 }
 
-// proves CXTP-6.3-11
-#[test]
-fn what_is_staged_is_said_again_to_a_source_that_is_back() {
-    let mut desk = Desk::holding();
-    desk.down("b");
-    let wants = desk.up("b");
-    assert!(matches!(wants.entry().state, Said::Staged { .. }), "{wants:?}");
-    assert!(desk.up("c").said().is_empty());
-    let mut desk = Desk::owning();
-    desk.down("b");
-    assert_eq!(desk.up("b").entry().state, Said::Active);
-}
-
 // proves CXTP-6.5-2
 #[test]
 fn what_could_not_be_written_is_neither_done_nor_said() {

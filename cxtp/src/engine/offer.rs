@@ -95,18 +95,6 @@ impl Engine {
     /// What a target says about sessions that it was offered.
     pub(super) fn ctdr(&mut self, from: &Identity, batch: Option<BatchId>, all: Vec<CtdrEntry>) {
         for entry in all {
-            let unknown = match self.sessions.get(&entry.session).map(|session| &session.place) {
-                None | Some(Place::Owned) => true,
-                Some(Place::Gone(gone)) => !matches!(gone, Gone::Moved(_)),
-                // What is written down of it will be asked about.
-                Some(Place::Recovered(record)) => record.epoch() != entry.epoch,
-                Some(_) => false,
-            };
-            //= spec CXTP-6.2-10
-            if let (true, Said::Staged { .. }, Some(batch)) = (unknown, &entry.state, batch) {
-                let why = Refusal::new(Status::NoTransfer, "its source knows no such transfer");
-                self.core.outbox.ctc(&from.name, batch, (entry.session, entry.epoch), &why);
-            }
             let Some(session) = self.sessions.get_mut(&entry.session) else { continue };
             match &session.place {
                 Place::Leaving(departure)

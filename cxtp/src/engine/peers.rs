@@ -6,7 +6,7 @@ use std::{
 };
 
 use protocol_spec::{
-    id::{BatchId, GatewayEpoch, Identity, Name, Role, SessionEpoch, SessionId},
+    id::{BatchId, GatewayEpoch, Identity, Role, SessionEpoch, SessionId},
     message::{CtdrEntry, Grant, TargetState as Said},
     profile::Capabilities,
     status::{Refusal, Status},
@@ -18,7 +18,6 @@ use super::{
     machine::{Core, Engine},
     session::Place,
     source::SourceEvent,
-    target::TargetState,
 };
 
 /// No epoch from a peer is taken that reaches this: the next ones must stay
@@ -130,35 +129,16 @@ impl Engine {
         peer.up = true;
         peer.capabilities = capabilities;
         let doubts: Vec<SessionId> = peer.doubts.iter().copied().collect();
-        let staged = peer.staged > 0;
         for (session, (epoch, batch, _)) in peer.unconfirmed.clone() {
             let entry = CtdrEntry { session, epoch, state: Said::Active };
             core.outbox.ctdr(&identity.name, batch, entry);
         }
-        if staged {
-            self.say_staged(&identity.name);
-        }
-        let retry = self.core.config.request_retry;
+        let retry = core.config.request_retry;
         for id in doubts {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if let Place::Leaving(departure) = &mut session.place {
                 departure.retry = retry;
                 let _ = self.core.source(id, session, SourceEvent::PeerUp);
-            }
-        }
-    }
-
-    /// Says again what is staged of a source, which may have given it up meanwhile.
-    fn say_staged(&mut self, source: &Name) {
-        for (id, session) in &self.sessions {
-            //= spec CXTP-6.3-11
-            if let Place::Coming(arrival) = &session.place
-                && arrival.source == *source
-                && arrival.state == TargetState::Staged
-                && arrival.file.is_none()
-            {
-                let state = Said::Staged { generation: session.generation };
-                self.core.say(source, arrival.batch, *id, arrival.epoch, state);
             }
         }
     }
