@@ -94,7 +94,7 @@ pub fn hundred(_: &[PathBuf]) -> Result<Value> {
         traffic.wait_for_packets(1, PATIENCE)?;
         waits.extend(traffic.take_delays());
     }
-    let wait = Spread::of(waits.into_iter());
+    let wait = Spread::of(waits);
     traffic.wait_for_packets(2, PATIENCE)?;
     traffic.run_for(AFTER);
     world.stop_traffic(traffic)?;
