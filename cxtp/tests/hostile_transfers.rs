@@ -81,7 +81,11 @@ async fn a_replayed_ctd_is_answered_and_nothing_is_activated_twice() {
     other.children[0].outbound.sequence = 0;
     let answer = ask(&mut stream, &say::committed(1, 1, &other)).await;
     assert_eq!(state_of(&answer, session), &TargetState::Active);
-    let answer = ask(&mut stream, &pctd()).await;
+    let mut answer = ask(&mut stream, &pctd()).await;
+    // To a source that is back the target says by itself, too, that it has it.
+    if state_of(&answer, session) == &TargetState::Active {
+        answer = stream.hear().await.expect("the answer");
+    }
     assert!(is_refused(&answer, session, Status::StaleEpoch), "{answer:?}");
     let answer = ask(&mut stream, &cancelled(1, session, 1)).await;
     assert_eq!(state_of(&answer, session), &TargetState::Active, "too late to cancel");
