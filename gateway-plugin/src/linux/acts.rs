@@ -87,9 +87,19 @@ impl Inner {
                 &own
             }
         };
-        let pairs = context::pairs(&described.children, sas)?;
-        let context = context::join(id, described, generation, sas, policies)?;
-        Ok((context, pairs))
+        let is_quiet = described.is_quiet;
+        let pairs = context::pairs(&described.children, sas);
+        let joined = pairs.and_then(|pairs| {
+            Ok((context::join(id, described, generation, sas, policies)?, pairs))
+        });
+        // Half of what an exchange changes is there before it has ended.
+        joined.map_err(|refusal| match is_quiet {
+            true => refusal,
+            false => Refusal::new(
+                Status::Busy,
+                format!("an IKE exchange is open: try later ({})", refusal.detail),
+            ),
+        })
     }
 
     /// What of the kernel's tables is a session's.

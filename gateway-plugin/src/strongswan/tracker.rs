@@ -192,11 +192,11 @@ impl Tracker {
         session.is_some_and(|session| session.children.iter().any(|c| c.inbound == inbound))
     }
 
-    /// The IKE SA whose end user has this inner address.
-    pub fn holder(&self, address: IpAddr) -> Option<IkeSpis> {
-        let nodes = self.sessions.values().map(|session| &session.ike);
-        nodes
-            .into_iter()
+    /// The IKE SA of another session whose end user has this inner address.
+    pub fn holder(&self, address: IpAddr, than: SessionId) -> Option<IkeSpis> {
+        let others = self.sessions.iter().filter(|(session, _)| **session != than);
+        others
+            .map(|(_, session)| &session.ike)
             .find(|ike| ike.facts.virtual_ips.contains(&address))
             .map(|ike| ike.id.spis())
     }

@@ -146,7 +146,8 @@ impl IkeDaemon for ModelCharon {
             rekey_in: None,
         });
         let children = children.collect();
-        Ok(Described { known, ike: Some(ike), children, is_quiet: true })
+        let is_quiet = !lock(&self.ground).exchange;
+        Ok(Described { known, ike: Some(ike), children, is_quiet })
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
@@ -201,6 +202,9 @@ impl IkeDaemon for ModelCharon {
     }
 
     fn wait_quiet(&mut self, session: SessionId, _: Duration) -> Result<(), Refusal> {
+        if lock(&self.ground).exchange {
+            return Err(Refusal::new(Status::Busy, "an IKE exchange stays open: try later"));
+        }
         self.session(session).map(drop)
     }
 

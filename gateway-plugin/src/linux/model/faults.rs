@@ -224,6 +224,20 @@ fn a_discard_that_fails_can_be_repeated() {
 }
 
 #[test]
+fn a_child_sa_that_is_half_replaced_is_asked_for_again_and_not_called_a_fault() {
+    let mut bench = Bench::new(Kind::Charon);
+    let scene = scene(&mut bench, Before::Nothing);
+    let sas = std::mem::take(&mut lock(&bench.grounds[0]).sas);
+    for (exchange, status) in [(true, Status::Busy), (false, Status::GatewayFault)] {
+        lock(&bench.grounds[0]).exchange = exchange;
+        let answers = bench.at(Source).snapshot(&[scene.id]).unwrap();
+        assert_eq!(answers[0].1.as_ref().unwrap_err().status, status, "{answers:?}");
+    }
+    lock(&bench.grounds[0]).sas = sas;
+    assert!(bench.at(Source).snapshot(&[scene.id]).unwrap()[0].1.is_ok());
+}
+
+#[test]
 fn what_is_staged_is_of_no_use_without_its_daemon() {
     for absent in [true, false] {
         let mut bench = Bench::new(Kind::Charon);

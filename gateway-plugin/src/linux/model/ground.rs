@@ -26,6 +26,8 @@ pub(crate) struct Ground {
     pub(crate) steered: BTreeMap<SessionId, Steered>,
     /// charon's IKE SAs by their SPIs.
     pub(crate) ike: BTreeMap<(u64, u64), IkeSession>,
+    /// Whether an IKE exchange of each session is open.
+    pub(crate) exchange: bool,
     /// Whether charon does not run.
     pub(crate) absent: bool,
     /// Whether the shared address may be taken where nobody else has it.

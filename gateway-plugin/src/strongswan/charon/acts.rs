@@ -183,7 +183,7 @@ impl IkeDaemon for Charon {
         (ike.rekey_in, ike.reauthenticate_in) = (now.rekey_in, now.reauthenticate_in);
         ike.side_effects = self.side_effects(&ike.configuration)?;
         let children = told.children.into_iter().filter_map(|child| {
-            let listed = now.children.iter().find(|listed| listed.spi_in == Some(child.inbound))?;
+            let listed = now.live_children().find(|listed| listed.spi_in == Some(child.inbound))?;
             Some(DescribedChild {
                 configuration: child.configuration,
                 inbound: child.inbound,
@@ -210,7 +210,9 @@ impl IkeDaemon for Charon {
             }
         };
         let tracker = lock(&self.tracker);
-        facts.admit(profile, &self.settings.hands_out, &|address| tracker.holder(address))?;
+        // What is staged of it may be older than its last rekey.
+        let holder = |address| tracker.holder(address, profile.session);
+        facts.admit(profile, &self.settings.hands_out, &holder)?;
         let Some(spis) = profile.ike_spis else {
             let detail = "the session has no IKE SA, and here an IKE daemon owns all SAs";
             return Err(Refusal::new(Status::NoFeature, detail));

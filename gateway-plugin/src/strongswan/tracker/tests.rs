@@ -226,11 +226,12 @@ fn what_a_session_has_is_found() {
     assert!(tracker.has_child(spis, 100));
     assert!(!tracker.has_child(spis, 102) && !tracker.has_child(id(9).spis(), 100));
     let address: IpAddr = "10.9.0.7".parse().unwrap();
-    assert_eq!(tracker.holder(address), None);
+    assert_eq!(tracker.holder(address, session(2)), None);
     let mut list = [listed(spis, &[(100, true)])];
     list[0].virtual_ips = vec![address];
     tracker.reconcile(tracker.mark(), &list);
-    assert_eq!(tracker.holder(address), Some(spis));
+    assert_eq!(tracker.holder(address, session(2)), Some(spis));
+    assert_eq!(tracker.holder(address, session(1)), None, "it is its own");
 }
 
 #[test]

@@ -217,6 +217,14 @@ pub const ALL: &[Scenario] = &[
         run: charon_crash::of_source,
     },
     Scenario {
+        name: "rekey-crossing",
+        shows: "rekeys of both kinds by either side at every step of a transfer",
+        quick: false,
+        limit: 560,
+        tests_of: &[],
+        run: crossing::rekeys,
+    },
+    Scenario {
         name: "dpd-crossing",
         shows: "a user's DPD at every step of a transfer",
         quick: false,
