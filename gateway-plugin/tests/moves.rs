@@ -151,8 +151,10 @@ fn what_an_older_staging_held_goes_back_when_the_session_is_staged_again() {
     activate(&mut b, finals, 2);
     common::release(&mut a, "gw-b", &ids, 2);
     flow(&fleet, 200);
-    assert_whole(&fleet.stop());
-    assert_eq!(b.counters().dropped_too_old, 0);
+    let report = fleet.stop();
+    let (at_a, at_b) = (a.counters(), b.counters());
+    assert_eq!((at_a.dropped_too_old, at_b.dropped_too_old), (0, 0), "{at_a:?}, {at_b:?}");
+    assert_whole(&report);
 }
 
 #[test]
