@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::crash::{Played, outcome};
+use super::{
+    crash::{Played, outcome},
+    steps::{Held, Step},
+};
 use crate::{
     clock,
     lab::{
@@ -121,26 +124,11 @@ fn stopping_charon(played: &mut Played) -> Result<Value> {
     let source = played.at;
     let target = 1 - source;
     let traffic = played.traffic(1, RATE)?;
-    let transfer = played.begin_transfer()?;
-    let control = &played.world.sites[target].control;
-    wait_for("a staged session", PATIENCE, || {
-        let staged = control.status()?.sessions.get("staged").copied().unwrap_or(0);
-        Ok((staged == 1).then_some(()))
-    })?;
-    // Nothing is activated until it goes on.
-    played.world.sites[target].freeze_linux(true)?;
-    let paused = wait_for("a paused session", PATIENCE, || {
-        let gone = played.entry(source)?.map(|entry| entry.state);
-        let mut list = Command::new("nft");
-        list.args(["list", "set", "netdev", "cxtp", "block_ike4"]);
-        let blocked = Namespace::of(GATEWAYS[source]).enter(|| output(&mut list))?;
-        Ok(blocked.contains("elements").then_some(gone))
-    });
+    let held = Held::at(played, Step::Paused)?;
     let ended = played.world.gateways[source].terminate();
-    played.world.sites[target].freeze_linux(false)?;
-    let paused = paused?;
+    held.let_go(played)?;
     ended?;
-    let said = outcome(&transfer.join().ok().context("the thread")?);
+    let said = outcome(&held.end()?);
     let owner = played.settle().with_context(|| said.clone())?;
     ensure!(played.at == target, "{said}; {owner}");
     traffic.wait_for_packets(20, PATIENCE)?;
@@ -148,5 +136,5 @@ fn stopping_charon(played: &mut Played) -> Result<Value> {
     played.world.stop_traffic(traffic)?;
     played.world.gateways[source].run()?;
     played.world.gateways[source].load()?;
-    Ok(json!({ "state": paused, "outcome": said, "then": owner }))
+    Ok(json!({ "outcome": said, "then": owner }))
 }
