@@ -19,7 +19,7 @@ use crate::{
         Harness,
         Side::{self, Source, Target},
     },
-    plugin::{EventSink, GatewayEvent, GatewayPlugin as _},
+    plugin::{EventSink, GatewayEvent, GatewayPlugin as _, Pause},
 };
 
 /// A session that stands before the act.
@@ -235,6 +235,23 @@ fn a_child_sa_that_is_half_replaced_is_asked_for_again_and_not_called_a_fault() 
     }
     lock(&bench.grounds[0]).sas = sas;
     assert!(bench.at(Source).snapshot(&[scene.id]).unwrap()[0].1.is_ok());
+}
+
+#[test]
+fn what_is_not_staged_any_more_is_not_stopped() {
+    for kind in [Kind::Kernel, Kind::Charon] {
+        let mut bench = Bench::new(kind);
+        let scene = scene(&mut bench, Before::Staged);
+        let now = bench.at(Source).list().unwrap()[0].generation;
+        for (staged, stops) in [(now.next(), false), (now, true)] {
+            let target = bench.name(Target);
+            let order = Pause { session: scene.id, target, generation: Some(staged) };
+            let answer = bench.at(Source).pause(vec![order]).unwrap().remove(0).1;
+            assert_eq!(bench.passes(Source, scene.id), !stops, "{answer:?}");
+            let refused = answer.err().map(|refusal| refusal.status);
+            assert_eq!(refused, (!stops).then_some(Status::GenerationChanged));
+        }
+    }
 }
 
 /// charon of the target is killed: what it had in the kernel is left there.
