@@ -13,13 +13,20 @@ use protocol_spec::{
 use super::{
     gateway::Inner,
     life::FORGOTTEN,
-    pair::Pair,
+    pair::{Pair, resized, united},
     session::{Paths, Phase, Session},
 };
 use crate::{plugin::GatewayEvent, xfrm::SaId};
 
 /// Why a staged session should stay where it is.
 const ORPHANED: &str = "the IKE daemon was killed or started anew after the session was staged";
+
+/// What is needed to stage a session again.
+pub(super) struct Kept {
+    pub(super) context: Context,
+    /// Whether all of it is installed: not after a staging anew that failed.
+    pub(super) is_whole: bool,
+}
 
 /// Whether the daemon says that it does not have a session.
 pub(super) fn is_unknown(refusal: &Refusal) -> bool {
@@ -54,9 +61,11 @@ impl Inner {
     /// refusal may be for the moment: the daemon may not run yet, or lack its settings.
     pub(super) fn stage_again(&mut self, id: SessionId) -> Result<(), Refusal> {
         self.orphans.insert(id);
-        let Some(mut context) = self.kept.remove(&id) else { return Err(self.lose(id)) };
+        let Some(Kept { mut context, .. }) = self.kept.remove(&id) else {
+            return Err(self.lose(id));
+        };
         let staged = self.put_again(&mut context);
-        self.kept.insert(id, context);
+        self.kept.insert(id, Kept { context, is_whole: staged.is_ok() });
         staged.map_err(|refusal| {
             tracing::warn!(session = %id, %refusal, "it is not staged again yet");
             not_yet(refusal)
@@ -119,7 +128,8 @@ impl Inner {
     ) -> Result<(), Refusal> {
         for (pair, child) in pairs.iter().zip(&mut context.children) {
             if let Some(sa) = self.tables.sa(&pair.inbound)? {
-                child.inbound.window = sa.counters.window.clone();
+                let window = resized(&child.inbound.window, pair.window);
+                child.inbound.window = united(&window, &resized(&sa.counters.window, pair.window));
             }
             if let Some(sa) = self.tables.sa(&pair.outbound)?
                 && let Some(grant) = grants.iter_mut().find(|grant| grant.sa == pair.sa)

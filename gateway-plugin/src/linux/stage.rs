@@ -14,7 +14,7 @@ use super::{
     context,
     gateway::Inner,
     ground::Flow,
-    orphans::{is_unknown, not_yet},
+    orphans::{Kept, is_unknown, not_yet},
     pair::{Pair, at_least},
     session::{End, Paths, Phase, Session},
 };
@@ -112,7 +112,7 @@ impl Inner {
             return Err(refusal);
         }
         if self.daemon.installs_children() {
-            self.kept.insert(id, context);
+            self.kept.insert(id, Kept { context, is_whole: true });
         }
         Ok(generation)
     }
@@ -268,7 +268,8 @@ impl Inner {
             let detail = format!("session {id} changed at its source since it was staged");
             return Err(Refusal::new(Status::GenerationChanged, detail));
         }
-        let mut missing = self.orphans.contains(&id);
+        let is_half = self.kept.get(&id).is_some_and(|kept| !kept.is_whole);
+        let mut missing = is_half || self.orphans.contains(&id);
         if !missing {
             match self.let_go(order) {
                 Err(refusal) if is_unknown(&refusal) => missing = true,

@@ -23,7 +23,8 @@ use crate::{
 /// Packets per second each way of each user.
 const RATE: u32 = 250;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Steps at which a session is not lost if the target's charon is started again at once.
+/// Steps at which a session can go on in the target's next charon, and is not lost if that
+/// is started at once.
 const HEALED: [Step; 4] = [Step::Staged, Step::Paused, Step::Committed, Step::Claimed];
 /// The users' numbers: one moves, one is not moved by anybody.
 const MOVER: usize = 1;
@@ -188,7 +189,8 @@ impl Round {
             true => step < Step::Committed,
             false => step > Step::Staged && !at_once,
         };
-        let went_on = victim != source && !at_once && owner == Some(victim);
+        // Only what was not active yet goes into another charon.
+        let went_on = victim != source && owner == Some(victim) && !HEALED.contains(&step);
         if went_on || owner.is_none() && !may_be_lost {
             fails(format!("then {}", then.words()));
         }
