@@ -236,6 +236,8 @@ impl Charon {
     /// missed.
     fn reconcile(&mut self) -> Result<(), CharonError> {
         self.notice_another();
+        // What that missed is made up for now.
+        self.news.take_missed();
         self.meet()?;
         // What it had it may have no longer.
         self.passive.clear();

@@ -111,7 +111,10 @@ impl Charon {
         }
         let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, version);
         messages.push(park.map_err(unsent)?);
-        self.life = Some(self.socket.send(&messages, PATIENCE).map_err(unsent)?);
+        let life = self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        if self.life != Some(life) {
+            return Err(unsent("it was started anew since it was asked what it has: try again"));
+        }
         Ok(())
     }
 
