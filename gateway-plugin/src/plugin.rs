@@ -209,7 +209,8 @@ impl Pause {
         if self.generation.is_none_or(|staged| staged == now) {
             return Ok(());
         }
-        let detail = format!("session {} changed since it was staged: stage it again", self.session);
+        let detail =
+            format!("session {} changed since it was staged: stage it again", self.session);
         Err(Refusal::new(Status::GenerationChanged, detail))
     }
 }

@@ -150,4 +150,5 @@ impl Inner {
         self.change(id, Session::leave);
         self.keep_if_possible();
         Refusal::new(Status::SessionEnded, FORGOTTEN)
-    }}
+    }
+}
