@@ -321,7 +321,6 @@ fn a_staging_anew_that_fails_is_repeated_and_uses_no_number_twice() {
                 assert!(bench.silent_soon(Target, scene.id), "{what}: a staged session speaks");
                 bench.audit(scene.id, &mut ledger, &what);
                 assert!(!bench.passes(Source, scene.id), "{what}: the source speaks");
-                kill_charon(&bench);
                 bench.activate(Target, scene.id, 1, scene.finals()).unwrap_or_else(|refusal| {
                     panic!("{what}: {refusal}");
                 });
