@@ -97,9 +97,10 @@ impl StorageBackend for Handle {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).unwrap();
         let end = start + out.len();
-        self.file(|file| match file.written.get(start..end) {
-            Some(octets) => Ok(out.copy_from_slice(octets)),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        self.file(|file| {
+            let octets = file.written.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(octets);
+            Ok(())
         })
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
