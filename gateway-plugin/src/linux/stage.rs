@@ -418,16 +418,19 @@ impl Inner {
 
     /// Stands at the end of the granted ranges.
     fn limit(&mut self, id: SessionId, paths: &Paths, ends: &[End]) -> Result<(), Refusal> {
-        let mut limits = Vec::new();
-        for end in ends {
-            let Some(pair) = paths.pairs.iter().find(|pair| pair.sa == end.sa) else { continue };
-            let used = self.tables.counters(&[pair.outbound])?;
-            let used = used.first().map_or(0, |counters| counters.sequence);
-            // Outside only the low 32 bits are seen: an end that is far is none yet.
-            if end.end.saturating_sub(used) <= FAR {
-                limits.push((pair.outbound.spi, end.end));
-            }
+        if ends.is_empty() {
+            return Ok(());
         }
-        if ends.is_empty() { Ok(()) } else { self.steer.limit(id, &paths.flow, &limits) }
+        let pair_of = |end: &End| paths.pairs.iter().find(|pair| pair.sa == end.sa);
+        let ends: Vec<_> = ends.iter().filter_map(|end| Some((pair_of(end)?, end.end))).collect();
+        let sas: Vec<SaId> = ends.iter().map(|(pair, _)| pair.outbound).collect();
+        let used = self.tables.counters(&sas)?;
+        // Outside only the low 32 bits are seen: an end that is far is none yet.
+        let near = ends
+            .iter()
+            .zip(used)
+            .filter(|((_, end), used)| end.saturating_sub(used.sequence) <= FAR);
+        let limits: Vec<_> = near.map(|((pair, end), _)| (pair.outbound.spi, *end)).collect();
+        self.steer.limit(id, &paths.flow, &limits)
     }
 }
