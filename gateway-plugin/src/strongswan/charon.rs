@@ -101,6 +101,8 @@ struct Met {
     daemon: String,
     /// Of its HA messages.
     version: Version,
+    /// Which it was.
+    life: Option<Life>,
 }
 
 /// Why charon cannot be worked with.
@@ -188,7 +190,7 @@ impl Charon {
 
     /// Who charon is; asked once for each of its lives.
     fn meet(&mut self) -> Result<Met, CharonError> {
-        if let Some(met) = &self.met {
+        if let Some(met) = self.met.as_ref().filter(|met| met.life == self.life) {
             return Ok(met.clone());
         }
         let path = self.settings.vici.clone();
@@ -200,7 +202,7 @@ impl Charon {
             let Settings { ours, charons, .. } = self.settings;
             return Err(CharonError::NoHa { ours, charons });
         }
-        let met = Met { daemon, version };
+        let met = Met { daemon, version, life: self.life };
         self.met = Some(met.clone());
         Ok(met)
     }
@@ -210,7 +212,6 @@ impl Charon {
         let now = self.socket.charons_life();
         if now != self.life {
             self.life = now;
-            self.met = None;
             self.passive.clear();
             self.facts = Recent::new(CONFIGURED);
             self.effects = Recent::new(CONFIGURED);

@@ -167,7 +167,10 @@ fn gone(error: CharonError) -> Fault {
 
 impl IkeDaemon for Charon {
     fn capabilities(&mut self) -> Result<Capabilities, Fault> {
-        self.meet().map_err(unreachable)?;
+        // What one said holds while none runs: its sessions are not gone for that.
+        if self.met.is_none() {
+            self.meet().map_err(unreachable)?;
+        }
         let features: FeatureSet = FEATURES.iter().chain(OWN_FEATURES).copied().collect();
         Ok(Capabilities {
             features,
