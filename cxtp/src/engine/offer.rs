@@ -266,7 +266,7 @@ impl Core {
         };
         match state {
             SourceState::Redelivering => departure.spent |= missing,
-            SourceState::Pausing if event != SourceEvent::Busy => {
+            SourceState::Pausing | SourceState::Overdue if event != SourceEvent::Busy => {
                 departure.failure.get_or_insert(Failure::Aborted(refusal));
             }
             _ => {}

@@ -35,8 +35,9 @@ use crate::linux::{DaemonEvent, LastResponses};
 
 /// For one question to charon.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Until charon has done what a message told it.
-const SETTLED: Duration = Duration::from_millis(800);
+/// Until charon has done what a message told it, as long as it answers at all: on a busy
+/// machine its one thread for HA messages waits its turn.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How long what charon is and has configured is not asked again.
 const CONFIGURED: Duration = Duration::from_secs(1);
 /// For each IKE SA in a list of all: charon asks the kernel for its counters.
@@ -277,7 +278,7 @@ impl Charon {
 
     /// The IKE SA of a session as vici has it now.
     fn ask(&mut self, session: SessionId) -> Result<IkeSaInfo, Refusal> {
-        if let Some(found) = self.look_up(session)? {
+        if let Some(found) = self.look_up(session, PATIENCE)? {
             return Ok(found);
         }
         let wanted = self.ike(session)?.spis();
@@ -291,10 +292,14 @@ impl Charon {
     }
 
     /// The same if it has its number, or one that it may have.
-    fn look_up(&mut self, session: SessionId) -> Result<Option<IkeSaInfo>, Refusal> {
+    fn look_up(
+        &mut self,
+        session: SessionId,
+        patience: Duration,
+    ) -> Result<Option<IkeSaInfo>, Refusal> {
         let wanted = self.ike(session)?.spis();
         for number in self.news.numbers(wanted, BEGUN) {
-            if let Some(found) = self.vici.find_sa(number, PATIENCE).map_err(unanswered)?
+            if let Some(found) = self.vici.find_sa(number, patience).map_err(unanswered)?
                 && spis(&found) == wanted
             {
                 self.news.told(wanted, number);
