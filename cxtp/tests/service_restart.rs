@@ -53,6 +53,25 @@ async fn peers_find_each_other_again_and_sessions_are_found_again() {
     pair.stop().await;
 }
 
+// proves CXTP-2.7-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_was_killed_is_connected_again_long_before_silence_would_tell() {
+    let mut pair = Pair::start().await;
+    for site in [&mut pair.a, &mut pair.b] {
+        site.stop().await;
+        site.set("dead_after_ms = 2000", "dead_after_ms = 600000");
+    }
+    pair.a.start_again().await;
+    // It is dialled, and does not dial: it can only answer.
+    let life = pair.b.live_and_be_killed().await;
+    pair.connected().await;
+    drop(life);
+    assert_eq!(pair.a.status().await.peers["gw-b"], "up");
+    pair.b.start_again().await;
+    pair.connected().await;
+    pair.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_in_doubt_stays_in_doubt_over_a_restart_until_the_operator_speaks() {
     let mut pair = Pair::start().await;

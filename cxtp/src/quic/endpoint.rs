@@ -7,8 +7,11 @@ use protocol_spec::{
     limits::MAX_BODY,
     message::Lane,
 };
-use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
-use ring::rand::SecureRandom;
+use quinn::{
+    Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
+    TransportConfig, VarInt,
+};
+use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::lookup_host,
@@ -61,7 +64,35 @@ pub(super) fn bind(
         .incoming_buffer_size(64 << 10)
         .incoming_buffer_size_total(8 << 20);
     let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new(EndpointConfig::default(), Some(server), socket.into(), runtime)
+    //= spec CXTP-2.7-2
+    let mut config = EndpointConfig::new(Arc::new(credentials.reset_key()));
+    config.cid_generator(|| Box::new(RandomIds));
+    Endpoint::new(config, Some(server), socket.into(), runtime)
+}
+
+/// Random connection IDs. Those of an earlier life look like our own, so that packets
+/// for them are answered with a reset; the library's generator drops them unanswered.
+struct RandomIds;
+
+impl RandomIds {
+    const OCTETS: usize = 8;
+}
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut octets = [0; Self::OCTETS];
+        // Without randomness the library finds the ID used, and asks again.
+        let _ = SystemRandom::new().fill(&mut octets);
+        ConnectionId::new(&octets)
+    }
+
+    fn cid_len(&self) -> usize {
+        Self::OCTETS
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 fn transport(times: &TransportTimes) -> TransportConfig {
@@ -237,7 +268,7 @@ async fn in_time<T, E: std::fmt::Display>(
 fn jitter(pause: Duration) -> Duration {
     let mut random = [0; 1];
     // Without randomness the pause is as it is.
-    let _ = ring::rand::SystemRandom::new().fill(&mut random);
+    let _ = SystemRandom::new().fill(&mut random);
     let [random] = random;
     pause / 2 + pause * u32::from(random) / 255
 }

@@ -14,6 +14,7 @@ use protocol_spec::{
     message::ALPN,
 };
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use ring::{hkdf, hmac};
 use rustls::{
     CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
     client::{
@@ -236,6 +237,17 @@ impl Credentials {
         //= spec CXTP-2.1-3
         config.enable_early_data = false;
         QuicClientConfig::try_from(config).map_err(|error| unusable(&error))
+    }
+
+    /// Makes the tokens of stateless resets (RFC 9000 section 10.3.2): the next life of
+    /// a daemon that was killed makes the same ones, by which its peers learn at once
+    /// that their connections are gone.
+    pub(super) fn reset_key(&self) -> hmac::Key {
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"cxtp/1 stateless reset");
+        let secret = salt.extract(self.key.secret_der());
+        let key = secret.expand(&[], hmac::HMAC_SHA256);
+        // It fails only for keys that are longer than HKDF can make.
+        key.map_or_else(|_| unreachable!("32 octets"), hmac::Key::from)
     }
 }
 

@@ -2,6 +2,7 @@
 //! it, checked into types of our own. What is wrong is answered with the key,
 //! its value and what would cure it.
 
+mod gateway;
 mod raw;
 
 use std::{
@@ -19,6 +20,7 @@ use config::{Environment, File, FileFormat};
 use protocol_spec::id::Name;
 use thiserror::Error;
 
+pub use self::gateway::{GatewayConfig, GatewayKind};
 use self::raw::{Raw, RawPeer};
 use super::seal::{PublicSealKey, from_hex};
 use crate::engine::{EngineConfig, PeerPolicy};
@@ -62,63 +64,6 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-}
-
-/// The gateway whose sessions we move: a process of its own.
-#[derive(Clone, Debug)]
-pub struct GatewayConfig {
-    /// What it is.
-    pub kind: GatewayKind,
-    /// Its plugin socket.
-    pub socket: PathBuf,
-}
-
-/// The kinds of gateways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatewayKind {
-    /// In user space: `cxtp-gateway`.
-    Embedded,
-    /// The Linux kernel: `cxtp-linux`.
-    Linux,
-}
-
-impl GatewayKind {
-    fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "embedded" => Some(Self::Embedded),
-            "linux" => Some(Self::Linux),
-            _ => None,
-        }
-    }
-
-    /// How many sessions of a batch are sent and not paused yet. Where all of them are
-    /// staged before the first one is paused, the last one waits for all others.
-    fn staging_window(self) -> usize {
-        match self {
-            Self::Embedded => engine_defaults().staging_window,
-            Self::Linux => 64,
-        }
-    }
-
-    /// How many sessions of a batch are paused at a time. A kernel and an IKE
-    /// daemon take a millisecond or more for each act, and each paused session
-    /// waits for the acts on the others.
-    fn pause_window(self) -> usize {
-        match self {
-            Self::Embedded => engine_defaults().pause_window,
-            Self::Linux => 1,
-        }
-    }
-
-    /// How many sessions one call is about at most. Nothing that a stopped session
-    /// waits for is done before its answer: where an act takes an IKE daemon ten
-    /// milliseconds or more, each is a call of its own.
-    pub(super) fn sessions_at_once(self) -> usize {
-        match self {
-            Self::Embedded => 1024,
-            Self::Linux => 1,
-        }
-    }
 }
 
 /// Where a peer is.
@@ -234,7 +179,7 @@ impl Config {
             .build()
             .and_then(config::Config::try_deserialize)
             .map_err(|error| unreadable(error.to_string()))?;
-        let kind = gateway_kind(&raw.gateway.kind)?;
+        let kind = GatewayKind::named(&raw.gateway.kind)?;
         raw.transfer.staging_window.get_or_insert(kind.staging_window());
         raw.transfer.pause_window.get_or_insert(kind.pause_window());
         let effective = toml::to_string(&raw).map_err(|error| unreadable(error.to_string()))?;
@@ -261,7 +206,7 @@ impl Config {
             .map(|(peer, settings)| peer_config(&engine.name, peer, settings, base))
             .collect::<Result<_, _>>()?;
         let gateway = GatewayConfig {
-            kind: gateway_kind(&raw.gateway.kind)?,
+            kind: GatewayKind::named(&raw.gateway.kind)?,
             socket: path("gateway.socket", &raw.gateway.socket)?,
         };
         let json = match raw.log.format.as_str() {
@@ -299,13 +244,6 @@ impl Config {
     }
 }
 
-fn gateway_kind(word: &str) -> Result<GatewayKind, ConfigError> {
-    GatewayKind::from_word(word).ok_or_else(|| {
-        let problem = "no such kind of gateway";
-        wrong("gateway.kind", word, problem, "set it to `embedded` or `linux`")
-    })
-}
-
 fn engine(raw: &Raw, name: Name) -> Result<EngineConfig, ConfigError> {
     let t = &raw.transfer;
     let ms = |key: &str, value: u64, allowed| {
@@ -324,7 +262,7 @@ fn engine(raw: &Raw, name: Name) -> Result<EngineConfig, ConfigError> {
         tombstone: ms("tombstone_ms", t.tombstone_ms, 1000..=hour * 24 * 366)?,
         staging_window: count("staging_window", t.staging_window.unwrap_or_default())?,
         pause_window: count("pause_window", t.pause_window.unwrap_or_default())?,
-        stage_first: matches!(gateway_kind(&raw.gateway.kind)?, GatewayKind::Linux),
+        stage_first: GatewayKind::named(&raw.gateway.kind)?.stages_first(),
         max_batches: count("max_batches", t.max_batches)?,
         max_restage: t.max_restage,
         grant_span: within("transfer.grant_span", t.grant_span, 1 << 16..=1 << 32)?,

@@ -115,6 +115,19 @@ impl Pair {
     }
 }
 
+/// A daemon that ends as if killed.
+pub(crate) struct Killable {
+    runtime: Option<tokio::runtime::Runtime>,
+    service: Service,
+}
+
+impl Drop for Killable {
+    fn drop(&mut self) {
+        // Its tasks are dropped where they stand, and say nothing more.
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
 /// Makes a file its owner's alone.
 pub(crate) fn own(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
@@ -151,6 +164,25 @@ impl Site {
         .await;
         let service = service::start(config, Box::new(self.gateway.clone())).await.unwrap();
         self.service = Some(service);
+    }
+
+    /// Another setting for the next life.
+    pub(crate) fn set(&mut self, before: &str, after: &str) {
+        assert!(self.settings.contains(before), "{}", self.settings);
+        self.settings = self.settings.replace(before, after);
+    }
+
+    /// A life that ends without a word when what is returned is dropped.
+    pub(crate) async fn live_and_be_killed(&self) -> Killable {
+        let config = Config::from_toml(&self.settings, &self.directory).unwrap();
+        let gateway = Box::new(self.gateway.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let service = runtime.spawn(service::start(config, gateway)).await.unwrap().unwrap();
+        Killable { runtime: Some(runtime), service }
     }
 
     pub(crate) async fn stop(&mut self) {

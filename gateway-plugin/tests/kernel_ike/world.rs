@@ -85,6 +85,10 @@ impl World {
         ip(&["link", "set", BRIDGE, "up"]);
         for (name, address) in [(EU, "10.0.0.10/24"), (SG1, "10.0.0.1/24"), (SG2, "10.0.0.2/24")] {
             ip(&["netns", "add", name]);
+            // An IPv6 address that becomes usable a second later would be a change of
+            // addresses that daemons tell each other.
+            let quick = "net.ipv6.conf.default.accept_dad=0";
+            ip(&["netns", "exec", name, "sysctl", "-q", "-w", quick]);
             ip(&["-n", name, "link", "set", "lo", "up"]);
             ip(&["link", "add", name, "type", "veth", "peer", "name", "wan", "netns", name]);
             ip(&["link", "set", name, "master", BRIDGE, "up"]);

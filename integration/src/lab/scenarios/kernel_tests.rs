@@ -12,6 +12,11 @@ use serde_json::{Value, json};
 
 use crate::lab::inside::LAB;
 
+/// Lines of a failure that are told.
+const LINES: usize = 6;
+/// And characters.
+const CHARACTERS: usize = 600;
+
 /// Runs them.
 ///
 /// # Errors
@@ -41,7 +46,8 @@ pub fn run(programs: &[PathBuf]) -> Result<Value> {
         let results: Vec<_> = results.filter_map(|line| line.split_once(" ... ")).collect();
         let ok = results.iter().filter(|(_, result)| *result == "ok").count();
         let bad = results.iter().filter(|(_, result)| result.starts_with("FAILED"));
-        let bad: Vec<_> = bad.map(|(test, _)| format!("{name}: {test}")).collect();
+        let bad: Vec<_> =
+            bad.map(|(test, _)| format!("{name}: {test}: {}", why(&said, test))).collect();
         if !output.status.success() && bad.is_empty() {
             failures.push(format!("{name}: {}", output.status));
             failed += 1;
@@ -56,4 +62,25 @@ pub fn run(programs: &[PathBuf]) -> Result<Value> {
         "passed": fine, "tests_passed": passed, "tests_failed": failed, "failures": failures,
         "tests": each,
     }))
+}
+
+/// The first words of a test that failed: where, and what it found.
+fn why(said: &str, test: &str) -> String {
+    let Some((_, words)) = said.split_once(&format!("thread '{test}'")) else {
+        return "without a word".into();
+    };
+    let lines: Vec<_> = words.lines().take(LINES).map(str::trim).collect();
+    lines.join(" ").chars().take(CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::why;
+
+    #[test]
+    fn a_failure_is_told_with_its_place_and_its_reason() {
+        let said = "test a ... FAILED\nthread 'a' (7) panicked at x.rs:3:5:\nleft: 1\nright: 2\n";
+        assert_eq!(why(said, "a"), "(7) panicked at x.rs:3:5: left: 1 right: 2");
+        assert_eq!(why(said, "b"), "without a word");
+    }
 }
