@@ -174,12 +174,7 @@ impl SourceState {
         use SourceState as S;
         matches!(
             self,
-            S::Pausing
-                | S::Overdue
-                | S::Halting
-                | S::Committing
-                | S::Committed
-                | S::Retreating
+            S::Pausing | S::Overdue | S::Halting | S::Committing | S::Committed | S::Retreating
         )
     }
 

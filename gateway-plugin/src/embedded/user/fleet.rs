@@ -18,9 +18,7 @@ use protocol_spec::{
 };
 
 use super::{
-    super::{
-        Addresses, GatewayAdmin, esp::Cipher, gateway::make_room, table::lock, window,
-    },
+    super::{Addresses, GatewayAdmin, esp::Cipher, gateway::make_room, table::lock, window},
     report::{FleetReport, SessionReport},
     shape::{MAX_NUMBER, PairKeys, SessionShape},
     tally::{Counts, Tally},

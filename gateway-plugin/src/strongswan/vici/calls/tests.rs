@@ -66,7 +66,9 @@ fn one_sa_is_found_among_what_a_filter_lets_through() {
         peer.register(&Packet::Confirm);
         // One at which charon is working is waited for, and no other.
         let asked = [("1", true, true), ("2", true, true), ("2", false, true)];
-        for (wanted, skips, tells) in asked.into_iter().chain([("1", true, false), ("1", false, true)]) {
+        for (wanted, skips, tells) in
+            asked.into_iter().chain([("1", true, false), ("1", false, true)])
+        {
             let said = arguments(&mut peer, "list-sas");
             assert_eq!(said.text("ike-id").unwrap(), wanted);
             assert_eq!(said.optional_text("noblock").unwrap().is_some(), skips);
