@@ -40,8 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SETTLED: Duration = Duration::from_secs(3);
 /// How long what charon is and has configured is not asked again.
 const CONFIGURED: Duration = Duration::from_secs(1);
-/// For each IKE SA in a list of all: charon asks the kernel for its counters.
-const LISTED: Duration = Duration::from_millis(10);
 /// So many IKE SAs may have begun since the newest that was told of.
 const BEGUN: u32 = 4;
 /// Events of vici that wait.
@@ -226,7 +224,7 @@ impl Charon {
         self.facts.clear();
         self.effects.clear();
         let mark = lock(&self.tracker).mark();
-        let sas = self.list().map_err(|error| {
+        let sas = self.vici.list_sas(PATIENCE).map_err(|error| {
             let path = self.settings.vici.clone();
             CharonError::Vici { path, error }
         })?;
@@ -257,12 +255,6 @@ impl Charon {
         Ok(())
     }
 
-    /// All IKE SAs as vici has them now.
-    fn list(&mut self) -> Result<Vec<IkeSaInfo>, ViciError> {
-        let known = u32::try_from(lock(&self.tracker).sessions().count()).unwrap_or(u32::MAX);
-        self.vici.list_sas(PATIENCE + LISTED.saturating_mul(known))
-    }
-
     /// `parked` says whether sessions are staged.
     fn resync(&mut self, segment: u16, parked: bool) -> Result<(), Refusal> {
         let version = self.version()?;
@@ -282,7 +274,7 @@ impl Charon {
             return Ok(found);
         }
         let wanted = self.ike(session)?.spis();
-        let all = self.list().map_err(unanswered)?;
+        let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
         let found = all.into_iter().find(|sa| spis(sa) == wanted).ok_or_else(|| {
             let detail = format!("charon has no IKE SA of session {session} any more");
             Refusal::new(Status::SessionEnded, detail)
