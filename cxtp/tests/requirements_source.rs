@@ -97,6 +97,23 @@ fn what_changed_since_it_was_staged_is_staged_again_and_not_committed() {
     does_not_fit(|finals| finals.children[0].sa.inbound_spi += 1);
 }
 
+// proves CXTP-6.2-2
+#[test]
+fn the_gateway_stops_nothing_else_than_what_was_staged() {
+    let mut desk = Desk::source();
+    desk.transfer();
+    let read = context();
+    desk.read();
+    let wants = desk.staged();
+    let [GatewayCommand::Pause(pauses)] = &wants.orders()[..] else { panic!("{wants:?}") };
+    assert_eq!(pauses[0].2, Some(read.generation));
+    // Nothing was stopped, so there is nothing to resume.
+    let refused = Err(refusal(Status::GenerationChanged));
+    let wants = desk.gateway(GatewayReply::Paused(vec![(S, refused)]));
+    assert!(matches!(wants.orders().as_slice(), [GatewayCommand::Snapshot(_)]), "{wants:?}");
+    assert_eq!(offered(&desk.read()), SessionEpoch(2));
+}
+
 // proves CXTP-6.2-3
 #[test]
 fn final_data_wait_for_the_record() {

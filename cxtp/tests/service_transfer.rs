@@ -115,8 +115,10 @@ async fn a_session_goes_by_file_once_and_sealed() {
     .await;
     // What is on disk holds no key. It was synced, so it is all there.
     for state in [&pair.a.state, &pair.b.state] {
-        let journal = std::fs::read(state.join("journal.redb")).unwrap();
-        assert!(!journal.windows(8).any(|octets| octets == [KEY_MARK; 8]));
+        for file in ["journal.redb", "journal.log"] {
+            let journal = std::fs::read(state.join(file)).unwrap();
+            assert!(!journal.windows(8).any(|octets| octets == [KEY_MARK; 8]), "{file}");
+        }
     }
     pair.stop().await;
 }

@@ -72,7 +72,7 @@ pub fn act(
             Did::Staged(with_epochs(&epochs, gateway.stage(orders.collect())?))
         }
         Do::Pause(orders) => {
-            let order = |(session, target)| Pause { session, target };
+            let order = |(session, target, generation)| Pause { session, target, generation };
             Did::Paused(gateway.pause(orders.into_iter().map(order).collect())?)
         }
         Do::Resume(orders) => {

@@ -11,7 +11,7 @@ use protocol_spec::{
     context::Context,
     id::{BatchId, Generation, Name, SessionEpoch, SessionId},
     profile::{Capabilities, Profile},
-    status::Refusal,
+    status::{Refusal, Status},
     transfer::{Finals, GrantedRange, SaRef, SessionStatus},
 };
 use thiserror::Error;
@@ -193,6 +193,26 @@ pub struct Pause {
     pub session: SessionId,
     /// Where its traffic goes instead.
     pub target: Name,
+    /// What of it is staged there. If it is another by now nothing is stopped, for its
+    /// packets would find nothing there, and the answer is
+    /// [`Status::GenerationChanged`](protocol_spec::status::Status::GenerationChanged).
+    /// `None` stops it as it is.
+    pub generation: Option<Generation>,
+}
+
+impl Pause {
+    /// Refuses to stop a session that is not what was staged.
+    ///
+    /// # Errors
+    /// [`Status::GenerationChanged`].
+    pub(crate) fn refuse_other(&self, now: Generation) -> Result<(), Refusal> {
+        if self.generation.is_none_or(|staged| staged == now) {
+            return Ok(());
+        }
+        let detail =
+            format!("session {} changed since it was staged: stage it again", self.session);
+        Err(Refusal::new(Status::GenerationChanged, detail))
+    }
 }
 
 /// Order to go on with a paused session.
@@ -288,9 +308,9 @@ pub enum GatewayEvent {
         /// How it came to that.
         reason: Refusal,
     },
-    /// What is staged of it can never be activated: its source should keep it. An order
-    /// to activate it all the same is refused with
-    /// [`Status::SessionEnded`](protocol_spec::status::Status::SessionEnded).
+    /// What is staged of it is of no use as it is: its source should keep it. An order to
+    /// activate it all the same puts it right if that can be done, and is refused with
+    /// [`Status::SessionEnded`](protocol_spec::status::Status::SessionEnded) if it cannot.
     Unusable {
         /// Which.
         session: SessionId,

@@ -59,7 +59,8 @@ fn move_all(from: &mut RemoteGateway, to: &mut RemoteGateway, names: [&str; 2]) 
         });
         let staged = to.stage(stages.collect()).unwrap();
         assert!(staged.iter().all(|(_, result)| result.is_ok()));
-        let pauses = ids.iter().map(|id| Pause { session: *id, target: target.clone() });
+        let pauses =
+            ids.iter().map(|id| Pause { session: *id, target: target.clone(), generation: None });
         let paused = from.pause(pauses.collect()).unwrap();
         let epoch = SessionEpoch(1);
         let activate = paused.into_iter().map(|(session, finals)| Activate {

@@ -19,8 +19,9 @@ use super::{
     target::{self, TargetEvent, TargetState},
 };
 
-/// How often a gateway is asked to put one session to use.
-const ATTEMPTS: u32 = 8;
+/// How often a gateway is asked to put one session to use: for ten seconds, in which an
+/// IKE daemon that ended is started again.
+const ATTEMPTS: u32 = 15;
 
 impl Arrival {
     pub(super) fn new(
@@ -246,6 +247,8 @@ impl Core {
         session.place = Place::Gone(Gone::Lost(why.clone()));
         self.deadline(id, session, Some(self.tombstone()));
         self.outbox.event(Event::Lost { session: id, reason: why.clone() });
+        // What the gateway would not put to use is there still.
+        self.outbox.discard.push((id, arrival.epoch));
         // The ownership was here: its source has nothing to wait for.
         self.say(&arrival.source, arrival.batch, id, arrival.epoch, Said::Active);
         self.import_failed(&arrival, &why);

@@ -165,7 +165,8 @@ impl Core {
             }
             S::Pausing => {
                 departure.paused_at = now;
-                self.outbox.pause.push((id, departure.target.clone()));
+                let staged = departure.file.is_none().then_some(departure.generation);
+                self.outbox.pause.push((id, departure.target.clone(), staged));
                 //= spec CXTP-6.2-4
                 self.deadline(id, session, Some(self.config.max_transfer_time));
             }
@@ -175,7 +176,8 @@ impl Core {
             S::Committing => self.commit(id, session),
             S::Committed => self.committed(id, session),
             S::InDoubt => self.doubt(id, session, from),
-            S::Redelivering => self.outbox.pause.push((id, departure.target.clone())),
+            // It is paused, and stays so whatever it is.
+            S::Redelivering => self.outbox.pause.push((id, departure.target.clone(), None)),
             S::Handing => self.outbox.snapshot.push(id),
             S::Settling => {
                 departure.gap = now.saturating_sub(departure.paused_at);

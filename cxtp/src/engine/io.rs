@@ -247,7 +247,7 @@ pub enum GatewayCommand {
     /// Admit and install.
     Stage(Vec<StageOrder>),
     /// Stop, with traffic going to the target.
-    Pause(Vec<(SessionId, Name)>),
+    Pause(Vec<(SessionId, Name, Option<Generation>)>),
     /// Go on, with outbound numbers from those given.
     Resume(Vec<(SessionId, SessionEpoch, SaNumbers)>),
     /// Put to use.

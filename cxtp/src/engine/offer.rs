@@ -255,18 +255,26 @@ impl Core {
         let Place::Leaving(departure) = &mut session.place else { return };
         let state = departure.state;
         let missing = is_missing(&refusal);
-        let busy = refusal.status == Status::Busy;
-        let event = if missing {
-            SourceEvent::Missing
-        } else if busy && (departure.again < self.config.max_restage) && departure.file.is_none() {
-            departure.again += 1;
-            SourceEvent::Busy
-        } else {
-            SourceEvent::Unpaused
+        // Nothing of it was stopped: it may be tried again.
+        let again = match refusal.status {
+            Status::Busy => Some(SourceEvent::Busy),
+            Status::GenerationChanged => Some(SourceEvent::Changed),
+            _ => None,
+        };
+        let may = departure.again < self.config.max_restage && departure.file.is_none();
+        let event = match again.filter(|_| may && state != SourceState::Redelivering) {
+            _ if missing => SourceEvent::Missing,
+            Some(event) => {
+                departure.again += 1;
+                event
+            }
+            None => SourceEvent::Unpaused,
         };
         match state {
             SourceState::Redelivering => departure.spent |= missing,
-            SourceState::Pausing | SourceState::Overdue if event != SourceEvent::Busy => {
+            SourceState::Pausing | SourceState::Overdue
+                if !matches!(event, SourceEvent::Busy | SourceEvent::Changed) =>
+            {
                 departure.failure.get_or_insert(Failure::Aborted(refusal));
             }
             _ => {}

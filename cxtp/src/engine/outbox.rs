@@ -8,7 +8,7 @@ use std::{
 
 use protocol_spec::{
     context::{Context, IkeSecrets},
-    id::{BatchId, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
+    id::{BatchId, Generation, Identity, Name, RequestId, Role, SessionEpoch, SessionId},
     limits::{MAX_BODY, MAX_ENTRIES},
     message::{
         Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Grant, Lane, Message, Pctd, PctdEntry, Query,
@@ -41,7 +41,7 @@ struct Cancelled {
 pub(super) struct Outbox {
     queue: VecDeque<Output>,
     pub(super) snapshot: Vec<SessionId>,
-    pub(super) pause: Vec<(SessionId, Name)>,
+    pub(super) pause: Vec<(SessionId, Name, Option<Generation>)>,
     pub(super) resume: Vec<(SessionId, SessionEpoch, SaNumbers)>,
     pub(super) stage: Vec<StageOrder>,
     pub(super) activate: Vec<(SessionId, SessionEpoch, Finals)>,

@@ -210,6 +210,7 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         (S::Pausing, E::Paused) => To(S::Committing),
         (S::Pausing, E::Differs) => To(S::Retreating),
         (S::Pausing, E::Busy) => To(S::Ready),
+        (S::Pausing | S::Overdue, E::Changed) => To(S::Reading),
         (S::Pausing, E::Unfit | E::Unpaused) => To(S::Resuming),
         (S::Pausing, E::Deadline | E::Cancel | E::PeerDown | E::Aborted) => To(S::Halting),
         (S::Pausing, E::Late) => To(S::Overdue),
@@ -218,7 +219,7 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         (S::Overdue, E::Unpaused) => To(S::Resuming),
         (S::Overdue, E::Cancel | E::PeerDown | E::Aborted) => To(S::Halting),
         (S::Halting, E::Paused | E::Differs | E::Unfit | E::Unpaused) => To(S::Resuming),
-        (S::Halting, E::Busy) => To(S::Kept),
+        (S::Halting, E::Busy | E::Changed) => To(S::Kept),
 
         // The commit. A record that may be on disk is taken back by another one.
         //= spec CXTP-6.2-3

@@ -177,7 +177,7 @@ impl Gateway {
                 all.iter().map(|o| (o.context.session, o.epoch, self.stage(o))).collect(),
             ),
             GatewayCommand::Pause(all) => GatewayReply::Paused(
-                all.into_iter().map(|(id, target)| (id, self.pause(id, &target))).collect(),
+                all.into_iter().map(|(id, target, _)| (id, self.pause(id, &target))).collect(),
             ),
             GatewayCommand::Resume(all) => GatewayReply::Resumed(
                 all.into_iter().map(|(id, e, from)| (id, self.resume(id, e, &from))).collect(),

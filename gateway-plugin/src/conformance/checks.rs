@@ -36,7 +36,7 @@ pub(super) const ALL: &[(&str, Check)] = &[
 
 fn pause(suite: &mut Suite<'_>, session: SessionId) -> Result<Finals, String> {
     let target = suite.harness.name(Target);
-    done("pause", suite.at(Source).pause(vec![Pause { session, target }]))
+    done("pause", suite.at(Source).pause(vec![Pause { session, target, generation: None }]))
 }
 
 fn resume(session: SessionId, epoch: SessionEpoch) -> Vec<Resume> {
@@ -128,7 +128,7 @@ fn unknown_sessions(suite: &mut Suite<'_>) -> Finding {
     let target = suite.harness.name(Target);
     let gateway = suite.at(Source);
     refused_as("snapshot", gateway.snapshot(&[unknown]), Status::NoSession)?;
-    let order = Pause { session: unknown, target };
+    let order = Pause { session: unknown, target, generation: None };
     refused_as("pause", gateway.pause(vec![order]), Status::NoSession)?;
     refused_as("resume", gateway.resume(resume(unknown, ONE)), Status::NoSession)?;
     let order = activate(unknown, ONE, &finals);
@@ -217,7 +217,7 @@ fn staging(suite: &mut Suite<'_>) -> Finding {
 
     refused("snapshot of a staged session", suite.at(Target).snapshot(&[session]))?;
     let target = suite.harness.name(Source);
-    let order = vec![Pause { session, target }];
+    let order = vec![Pause { session, target, generation: None }];
     refused("pause of a staged session", suite.at(Target).pause(order))?;
     let order = resume(session, SessionEpoch(3));
     refused("resume of a staged session", suite.at(Target).resume(order))?;

@@ -226,6 +226,7 @@ impl Gateway {
         match &guts.phase {
             Phase::Active => {
                 if let Some(body) = &mut guts.body {
+                    order.refuse_other(body.generation())?;
                     // What is on its way here still waits for the lock, and goes the
                     // same way after it.
                     self.outside(|network| network.divert(id, &body.context, &order.target))?;

@@ -194,6 +194,7 @@ impl Inner {
         if !is_quiet {
             self.daemon.wait_quiet(id, QUIET)?;
         }
+        order.refuse_other(self.known(id)?.generation)?;
         // Written down before, so that nothing waits for the disk while packets wait. Who
         // finds it after our end leaves it stopped until it is told to go on.
         self.stand(id, &order.target, None, paths.clone());

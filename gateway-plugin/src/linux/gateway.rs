@@ -26,6 +26,7 @@ use super::{
     daemon::{DaemonEvent, IkeDaemon},
     ground::{Steer, Tables},
     life,
+    orphans::Kept,
     record::Record,
     session::Session,
     voice::Voice,
@@ -79,6 +80,9 @@ pub(crate) struct Inner {
     pub(super) unheld: BTreeSet<SessionId>,
     /// Staged sessions that the daemon did not have when it was asked last.
     pub(super) orphans: BTreeSet<SessionId>,
+    /// Contexts of staged sessions, for a daemon that is started anew before they are
+    /// active: in memory alone, for they hold keys.
+    pub(super) kept: BTreeMap<SessionId, Kept>,
     /// Active sessions that are to be steered here, and how often it was tried.
     pub(super) unsteered: BTreeMap<SessionId, u8>,
     /// Sessions whose end user an earlier process had not told yet, likewise.
@@ -148,6 +152,7 @@ impl LinuxGateway {
             unmended: BTreeSet::new(),
             unheld: BTreeSet::new(),
             orphans: BTreeSet::new(),
+            kept: BTreeMap::new(),
             unsteered: BTreeMap::new(),
             untold: BTreeMap::new(),
             following: BTreeMap::new(),

@@ -311,6 +311,7 @@ impl Inner {
 
     pub(super) fn take_out(&mut self, id: SessionId) {
         self.sessions.remove(&id);
+        self.kept.remove(&id);
         self.unkept.insert(id);
     }
 

@@ -132,7 +132,7 @@ pub(crate) fn at_least(wanted: Counters, now: &Counters) -> Counters {
 }
 
 /// What either of two windows of one size has received.
-fn united(one: &ReplayWindow, other: &ReplayWindow) -> ReplayWindow {
+pub(crate) fn united(one: &ReplayWindow, other: &ReplayWindow) -> ReplayWindow {
     let (newer, older) = if one.highest >= other.highest { (one, other) } else { (other, one) };
     let mut both = newer.clone();
     let gap = newer.highest - older.highest;

@@ -41,6 +41,11 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
+    /// What a staged one was granted.
+    pub(crate) fn grants(&self) -> &[GrantedRange] {
+        if let Self::Staged { grants, .. } = self { grants } else { &[] }
+    }
+
     fn word(&self) -> String {
         match self {
             Self::Active | Self::Unsettled => "active here".to_owned(),

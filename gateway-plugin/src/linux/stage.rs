@@ -14,7 +14,7 @@ use super::{
     context,
     gateway::Inner,
     ground::Flow,
-    life::FORGOTTEN,
+    orphans::{Kept, is_unknown, not_yet},
     pair::{Pair, at_least},
     session::{End, Paths, Phase, Session},
 };
@@ -111,6 +111,9 @@ impl Inner {
             }
             return Err(refusal);
         }
+        if self.daemon.installs_children() {
+            self.kept.insert(id, Kept { context, is_whole: true });
+        }
         Ok(generation)
     }
 
@@ -126,7 +129,7 @@ impl Inner {
     }
 
     /// Installs a session so that no packet can use it: what would is held first.
-    fn put(
+    pub(super) fn put(
         &mut self,
         context: &Context,
         grants: &[GrantedRange],
@@ -251,13 +254,13 @@ impl Inner {
         let id = order.session;
         let session = self.known(id)?;
         session.refuse_stale(order.epoch)?;
-        let grants = match &session.phase {
+        match &session.phase {
             Phase::Active | Phase::Unsettled if session.epoch == order.epoch => {
                 return self.keep();
             }
-            Phase::Staged { grants, .. } if session.epoch == order.epoch => grants.clone(),
+            Phase::Staged { .. } if session.epoch == order.epoch => {}
             _ => return Err(session.unfit("stage it under this epoch first")),
-        };
+        }
         order
             .finals
             .check()
@@ -266,26 +269,19 @@ impl Inner {
             let detail = format!("session {id} changed at its source since it was staged");
             return Err(Refusal::new(Status::GenerationChanged, detail));
         }
-        let ends = session.ends.clone();
-        let paths = self.paths(id)?;
-        self.hold_again();
-        if self.unheld.contains(&id) {
-            let detail = "its packets cannot be held, and its numbers not be set while they pass";
-            return Err(Refusal::new(Status::GatewayFault, detail));
-        }
-        self.advance(&paths.pairs, &order.finals, &grants)?;
-        tracing::debug!(session = %id, "numbers set");
-        self.limit(id, &paths, &ends)?;
-        if let Err(refusal) = self.open(id, order, &paths) {
-            // Whatever passed already, nothing does from here on.
-            self.unheld.insert(id);
-            self.hold_again();
-            let unknown = matches!(refusal.status, Status::NoSession | Status::SessionEnded);
-            if unknown || self.orphans.contains(&id) {
-                return Err(self.lose(id));
+        let is_half = self.kept.get(&id).is_some_and(|kept| !kept.is_whole);
+        let mut missing = is_half || self.orphans.contains(&id);
+        if !missing {
+            match self.let_go(order) {
+                Err(refusal) if is_unknown(&refusal) => missing = true,
+                done => done?,
             }
-            return Err(refusal);
         }
+        if missing {
+            self.stage_again(id)?;
+            self.let_go(order).map_err(not_yet)?;
+        }
+        self.kept.remove(&id);
         self.change(id, |session| session.phase = Phase::Active);
         if let Some(ike) = &order.finals.ike {
             self.speak(id, ike);
@@ -293,16 +289,32 @@ impl Inner {
         self.keep()
     }
 
-    /// The daemon was killed after the staging: nobody can go on with the session.
-    fn lose(&mut self, id: SessionId) -> Refusal {
-        let gone = self.remove(id).and_then(|()| self.steer.ended(id));
-        if let Err(refusal) = gone {
-            tracing::error!(session = %id, %refusal, "something is left of a session that is lost");
+    /// Its numbers must not be read or set while packets pass.
+    pub(super) fn make_sure_held(&mut self, id: SessionId) -> Result<(), Refusal> {
+        self.hold_again();
+        if self.unheld.contains(&id) {
+            let detail = "its packets cannot be held, and its numbers not be set while they pass";
+            return Err(Refusal::new(Status::GatewayFault, detail));
         }
-        self.unheld.remove(&id);
-        self.change(id, Session::leave);
-        self.keep_if_possible();
-        Refusal::new(Status::SessionEnded, FORGOTTEN)
+        Ok(())
+    }
+
+    /// Gives a staged session the source's last numbers and lets its packets pass; it is
+    /// held as before if that fails.
+    fn let_go(&mut self, order: &Activate) -> Result<(), Refusal> {
+        let id = order.session;
+        let session = self.known(id)?;
+        let (grants, ends) = (session.phase.grants().to_vec(), session.ends.clone());
+        let paths = self.paths(id)?;
+        self.make_sure_held(id)?;
+        self.advance(&paths.pairs, &order.finals, &grants)?;
+        tracing::debug!(session = %id, "numbers set");
+        self.limit(id, &paths, &ends)?;
+        self.open(id, order, &paths).inspect_err(|_| {
+            // Whatever passed already, nothing does from here on.
+            self.unheld.insert(id);
+            self.hold_again();
+        })
     }
 
     /// Gives the SAs the source's last numbers. An activation that failed on its way,
@@ -407,16 +419,19 @@ impl Inner {
 
     /// Stands at the end of the granted ranges.
     fn limit(&mut self, id: SessionId, paths: &Paths, ends: &[End]) -> Result<(), Refusal> {
-        let mut limits = Vec::new();
-        for end in ends {
-            let Some(pair) = paths.pairs.iter().find(|pair| pair.sa == end.sa) else { continue };
-            let used = self.tables.counters(&[pair.outbound])?;
-            let used = used.first().map_or(0, |counters| counters.sequence);
-            // Outside only the low 32 bits are seen: an end that is far is none yet.
-            if end.end.saturating_sub(used) <= FAR {
-                limits.push((pair.outbound.spi, end.end));
-            }
+        if ends.is_empty() {
+            return Ok(());
         }
-        if ends.is_empty() { Ok(()) } else { self.steer.limit(id, &paths.flow, &limits) }
+        let pair_of = |end: &End| paths.pairs.iter().find(|pair| pair.sa == end.sa);
+        let ends: Vec<_> = ends.iter().filter_map(|end| Some((pair_of(end)?, end.end))).collect();
+        let sas: Vec<SaId> = ends.iter().map(|(pair, _)| pair.outbound).collect();
+        let used = self.tables.counters(&sas)?;
+        // Outside only the low 32 bits are seen: an end that is far is none yet.
+        let near = ends
+            .iter()
+            .zip(used)
+            .filter(|((_, end), used)| end.saturating_sub(used.sequence) <= FAR);
+        let limits: Vec<_> = near.map(|((pair, end), _)| (pair.outbound.spi, *end)).collect();
+        self.steer.limit(id, &paths.flow, &limits)
     }
 }

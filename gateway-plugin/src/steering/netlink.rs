@@ -1,10 +1,12 @@
 //! A netlink socket that asks and waits, with a deadline for every wait.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsFd as _, time::Duration};
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::{
+    errno::Errno,
     libc,
+    poll::{PollFd, PollFlags, poll},
     sys::{
         socket::{setsockopt, sockopt},
         time::{TimeVal, TimeValLike},
@@ -95,6 +97,33 @@ impl Netlink {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN) => Ok(None),
                 Some(libc::EINTR) => Ok(Some(Vec::new())),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Waits until something is there to be taken; `false` after the patience.
+    pub(super) fn wait(&self, patience: Duration) -> io::Result<bool> {
+        let patience = u16::try_from(patience.as_millis()).unwrap_or(u16::MAX);
+        match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], patience) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes one datagram of the kernel's that is there, in the place of what `into`
+    /// held; it must have the capacity for any. `false` if nothing is there.
+    pub(super) fn take(&self, into: &mut Vec<u8>) -> io::Result<bool> {
+        into.clear();
+        match self.socket.recv_from(into, libc::MSG_DONTWAIT) {
+            Ok((_, from)) if from.port_number() == 0 => Ok(true),
+            Ok(_) => {
+                into.clear();
+                Ok(true)
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN) => Ok(false),
                 _ => Err(error),
             },
         }

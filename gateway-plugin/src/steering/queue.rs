@@ -2,11 +2,12 @@
 //! this process is gone the kernel drops what waits and what comes.
 
 use std::{
+    io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, Thread},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use protocol_spec::id::SessionId;
 use super::{
     Config, SteeringError,
     hold::{HeldCount, Holds, Verdict},
-    message::{Builder, Message, Messages, NLM_F_ACK},
+    message::{Builder, Messages, NLM_F_ACK},
     netlink::Netlink,
     nft::{NETFILTER, envelope},
     packet::see,
@@ -43,6 +44,13 @@ const ACCEPT: u32 = 1;
 const LENGTH: u32 = 65536;
 /// How soon the thread sees that it shall end.
 const TICK: Duration = Duration::from_millis(100);
+/// How long packets that wait anyway gather before they are looked at: the processor
+/// has other things to do while a session stands still.
+const GATHER: Duration = Duration::from_millis(1);
+/// Packets that are taken at a time.
+const MOST: usize = 1024;
+/// Octets of the largest packet, with what the kernel says of it.
+const DATAGRAM: usize = 72 << 10;
 
 /// The queue, its thread, and what waits in it.
 pub(super) struct Queue {
@@ -65,12 +73,11 @@ impl InnerGate {
     /// # Errors
     /// [`SteeringError`] if the kernel does not take verdicts.
     pub fn open(&self) -> Result<(), SteeringError> {
-        self.shared.with(|holds| {
-            if holds.turn(self.session) != self.turn {
+        self.shared.with(|inside| {
+            if inside.holds.turn(self.session) != self.turn {
                 return Ok(());
             }
-            let verdicts = holds.let_go(self.session, &[Purpose::HoldInner]);
-            self.shared.tell(&verdicts)
+            self.shared.let_go(inside, self.session, &[Purpose::HoldInner])
         })
     }
 }
@@ -79,8 +86,16 @@ struct Shared {
     netlink: Netlink,
     number: u16,
     ike_ports: (u16, u16),
-    holds: Mutex<Holds>,
+    holds: Mutex<Inside>,
+    reader: OnceLock<Thread>,
     ends: AtomicBool,
+}
+
+/// What is known of packets, and the place where the next one is read: only one thread
+/// at a time takes packets, so that they keep their order.
+struct Inside {
+    holds: Holds,
+    buffer: Vec<u8>,
 }
 
 impl Queue {
@@ -102,12 +117,15 @@ impl Queue {
             builder.put(kind, &value);
             netlink.order(&builder.into_octets(), sequence).map_err(busy)?;
         }
-        netlink.set_patience(TICK)?;
         let shared = Arc::new(Shared {
             netlink,
             number: config.queue,
             ike_ports: config.ike_ports,
-            holds: Mutex::new(Holds::new(config.limits)),
+            holds: Mutex::new(Inside {
+                holds: Holds::new(config.limits),
+                buffer: Vec::with_capacity(DATAGRAM),
+            }),
+            reader: OnceLock::new(),
             ends: AtomicBool::new(false),
         });
         let reader = Arc::clone(&shared);
@@ -124,7 +142,7 @@ impl Queue {
         session: SessionId,
         elements: impl IntoIterator<Item = &'a Element>,
     ) {
-        self.shared.with(|holds| holds.hold(session, elements));
+        self.shared.with(|inside| inside.holds.hold(session, elements));
     }
 
     /// Lets some kinds of packets go on. Those that waited are on their way when
@@ -134,23 +152,22 @@ impl Queue {
         session: SessionId,
         purposes: &[Purpose],
     ) -> Result<(), SteeringError> {
-        // Verdicts are sent under the lock, or the thread could pass a later
-        // packet before the first ones.
-        self.shared.with(|holds| {
-            let verdicts = holds.let_go(session, purposes);
-            self.shared.tell(&verdicts)
-        })
+        self.shared.with(|inside| self.shared.let_go(inside, session, purposes))
     }
 
     /// By which the session's inner packets that wait now can be let go.
     pub(super) fn inner_gate(&self, session: SessionId) -> InnerGate {
-        let turn = self.shared.with(|holds| holds.turn(session));
+        let turn = self.shared.with(|inside| inside.holds.turn(session));
         InnerGate { shared: Arc::clone(&self.shared), session, turn }
     }
 
     /// Ends a hold; each packet that waited is shown to `each` and dropped.
     pub(super) fn discard(&self, session: SessionId, mut each: impl FnMut(&[u8])) {
-        let waiting = self.shared.with(|holds| holds.discard(session));
+        let waiting = self.shared.with(|inside| {
+            // Its thread says what is wrong with the queue.
+            let _ = self.shared.take(inside);
+            inside.holds.discard(session)
+        });
         let verdicts: Vec<_> = waiting.iter().map(|waiting| Verdict::Drop(waiting.id)).collect();
         for waiting in waiting {
             each(&waiting.packet);
@@ -162,7 +179,7 @@ impl Queue {
     }
 
     pub(super) fn count(&self, session: SessionId) -> HeldCount {
-        self.shared.with(|holds| holds.count(session))
+        self.shared.with(|inside| inside.holds.count(session))
     }
 }
 
@@ -177,22 +194,21 @@ impl Drop for Queue {
 }
 
 impl Shared {
-    fn with<T>(&self, act: impl FnOnce(&mut Holds) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Inside) -> T) -> T {
         act(&mut self.holds.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn read(&self) {
+        let _ = self.reader.set(thread::current());
         while !self.ends.load(Ordering::Acquire) {
-            match self.netlink.receive() {
-                Ok(Some(octets)) => {
-                    for message in Messages(&octets).filter(|message| message.kind == PACKET) {
-                        self.packet(&message);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    tracing::warn!("packets were dropped: more than the queue could take");
-                }
+            let taken = match self.netlink.wait(TICK) {
+                Ok(true) => self.with(|inside| self.take(inside)),
+                other => other.map(|_| true),
+            };
+            match taken {
+                Ok(true) => {}
+                // Whoever lets them go takes what came meanwhile, and wakes us.
+                Ok(false) => thread::park_timeout(GATHER),
                 Err(error) => {
                     tracing::error!(%error, "the packet queue cannot be read; held packets are lost");
                     return;
@@ -201,18 +217,52 @@ impl Shared {
         }
     }
 
-    fn packet(&self, message: &Message<'_>) {
-        let attributes = message.attributes(4);
-        let Some(id) = attributes.be32(PACKET_HEADER) else { return };
-        let packet = attributes.find(PAYLOAD).unwrap_or_default();
-        let seen = see(packet, self.ike_ports);
-        let told = self.with(|holds| {
-            let verdicts = holds.take(id, seen, packet);
-            self.tell(&verdicts)
-        });
-        if let Err(error) = told {
+    /// Takes the packets that are there. Verdicts are sent under the lock, or another
+    /// thread could pass a later packet before the first ones. Whether there were any.
+    fn take(&self, inside: &mut Inside) -> io::Result<bool> {
+        let Inside { holds, buffer } = inside;
+        let mut verdicts = Vec::new();
+        let mut broken = None;
+        for _ in 0..MOST {
+            match self.netlink.take(buffer) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    tracing::warn!("packets were dropped: more than the queue could take");
+                    continue;
+                }
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+            for message in Messages(buffer).filter(|message| message.kind == PACKET) {
+                let attributes = message.attributes(4);
+                let Some(id) = attributes.be32(PACKET_HEADER) else { continue };
+                let packet = attributes.find(PAYLOAD).unwrap_or_default();
+                verdicts.extend(holds.take(id, see(packet, self.ike_ports), packet));
+            }
+        }
+        if let Err(error) = self.tell(&verdicts) {
             tracing::warn!(%error, "a held packet is lost");
         }
+        broken.map_or(Ok(!verdicts.is_empty()), Err)
+    }
+
+    /// Lets packets go on that wait, those too that nobody has looked at yet.
+    fn let_go(
+        &self,
+        inside: &mut Inside,
+        session: SessionId,
+        purposes: &[Purpose],
+    ) -> Result<(), SteeringError> {
+        // Its thread says what is wrong with the queue.
+        let _ = self.take(inside);
+        let told = self.tell(&inside.holds.let_go(session, purposes));
+        if let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
+        told
     }
 
     fn tell(&self, verdicts: &[Verdict]) -> Result<(), SteeringError> {

@@ -7,7 +7,7 @@ mod news;
 mod recent;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -24,7 +24,7 @@ use protocol_spec::{
 use self::{news::News, recent::Recent};
 use super::{
     checks,
-    ha::{Gate, HaSocket, IkeId, IkeSpis, Segments, SocketError, Version, put},
+    ha::{Gate, HaSocket, IkeId, IkeSpis, Life, Segments, SocketError, Version, put},
     tracker::{Limits, ListedChild, ListedIke, ListedState, Tracker},
     vici::{
         Client, IkeSaInfo, Subscription, Version as Named, ViciError,
@@ -76,8 +76,10 @@ pub struct Charon {
     news: Arc<News>,
     /// IKE SAs of which no session was known when all were listed.
     strangers: HashSet<IkeSpis>,
-    /// Sessions that were seen to wait for their activation.
-    passive: BTreeSet<SessionId>,
+    /// The charon that was talked to last.
+    life: Option<Life>,
+    /// Sessions that were seen to wait for their activation, and in which charon.
+    passive: BTreeMap<SessionId, Life>,
     /// Where the end users of sessions of an earlier process were.
     remotes: HashMap<SessionId, SocketAddr>,
     /// Sessions that an earlier process staged: charon never tells of those.
@@ -171,7 +173,8 @@ impl Charon {
             tracker,
             news,
             strangers: HashSet::new(),
-            passive: BTreeSet::new(),
+            life: None,
+            passive: BTreeMap::new(),
             remotes: HashMap::new(),
             staged_before: HashMap::new(),
             facts: Recent::new(CONFIGURED),
@@ -201,6 +204,19 @@ impl Charon {
         Ok(met)
     }
 
+    /// Forgets what charon said if another one runs now.
+    fn notice_another(&mut self) {
+        let now = self.socket.charons_life();
+        if now != self.life {
+            self.life = now;
+            self.met = None;
+            self.passive.clear();
+            self.facts = Recent::new(CONFIGURED);
+            self.effects = Recent::new(CONFIGURED);
+            self.news.begin_anew();
+        }
+    }
+
     fn version(&mut self) -> Result<Version, Refusal> {
         let met = self.meet();
         met.map(|met| met.version)
@@ -218,8 +234,11 @@ impl Charon {
     /// vici's list, compared with what was heard. Sends a RESYNC for what was
     /// missed.
     fn reconcile(&mut self) -> Result<(), CharonError> {
+        self.notice_another();
+        // What that missed is made up for now.
+        self.news.take_missed();
         self.meet()?;
-        // It may be another one.
+        // What it had it may have no longer.
         self.passive.clear();
         self.facts.clear();
         self.effects.clear();
@@ -265,7 +284,7 @@ impl Charon {
         }
         self.news.retell();
         let messages = put::relearn(segment, version).map_err(unsent)?;
-        self.socket.send(&messages, PATIENCE).map_err(unsent)
+        self.socket.send(&messages, PATIENCE).map(drop).map_err(unsent)
     }
 
     /// The IKE SA of a session as vici has it now.

@@ -142,6 +142,8 @@ struct Session {
     generation: Generation,
     ike: IkeNode,
     successors: Vec<IkeNode>,
+    /// IKE SAs that it had before, until they are known to be gone.
+    replaced: Vec<IkeSpis>,
     children: Vec<parts::Child>,
     since: Mark,
     /// When it last changed.
@@ -241,6 +243,7 @@ impl Tracker {
             generation: context.generation,
             ike,
             successors: Vec::new(),
+            replaced: Vec::new(),
             children: children.take(MAX_CHILDREN).collect(),
             since: self.tick(),
             touched: self.mark,

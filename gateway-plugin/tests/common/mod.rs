@@ -82,7 +82,8 @@ pub(crate) fn pause(
     to: &str,
     ids: &[SessionId],
 ) -> Vec<(SessionId, Finals)> {
-    let orders = ids.iter().map(|id| Pause { session: *id, target: name(to) }).collect();
+    let orders =
+        ids.iter().map(|id| Pause { session: *id, target: name(to), generation: None }).collect();
     let results = source.pause(orders).unwrap();
     results.into_iter().map(|(id, finals)| (id, finals.unwrap())).collect()
 }

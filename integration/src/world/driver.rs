@@ -29,7 +29,7 @@ pub enum Order {
     Snapshot(Vec<SessionId>),
     Admit(RequestId, Vec<SessionId>),
     Stage(Vec<Installation>),
-    Pause(Vec<(SessionId, Name)>),
+    Pause(Vec<(SessionId, Name, Option<Generation>)>),
     Resume(Vec<(SessionId, SessionEpoch, Numbers)>),
     Activate(Vec<(SessionId, SessionEpoch, Finals)>),
     Release(Vec<(SessionId, SessionEpoch, Name)>),
@@ -251,7 +251,7 @@ pub fn act(gateway: &mut GatewayModel, order: &Order, refuse: Option<usize>) -> 
         Order::Pause(orders) => Answer::Paused(
             orders
                 .iter()
-                .map(|(s, target)| (*s, unless().and_then(|()| gateway.pause(*s, target))))
+                .map(|(s, target, _)| (*s, unless().and_then(|()| gateway.pause(*s, target))))
                 .collect(),
         ),
         Order::Resume(orders) => Answer::Resumed(

@@ -8,7 +8,7 @@ use gateway_plugin::{
 };
 use protocol_spec::{
     context::Context,
-    id::SessionId,
+    id::{Name, SessionId},
     profile::Profile,
     status::{Refusal, Status},
 };
@@ -34,11 +34,13 @@ pub(super) fn perform(
         }
         GatewayCommand::Stage(orders) => return stage(plugin, orders),
         GatewayCommand::Pause(orders) => {
-            let asked = orders.iter().map(|(session, _)| (*session, ())).collect();
-            let orders = orders
-                .iter()
-                .map(|(session, target)| Pause { session: *session, target: target.clone() })
-                .collect();
+            let asked = orders.iter().map(|(session, ..)| (*session, ())).collect();
+            let order = |(session, target, generation): &(_, Name, _)| Pause {
+                session: *session,
+                target: target.clone(),
+                generation: *generation,
+            };
+            let orders = orders.iter().map(order).collect();
             GatewayReply::Paused(plain(settle(asked, plugin.pause(orders)?)))
         }
         GatewayCommand::Resume(orders) => {
@@ -181,7 +183,7 @@ pub(super) fn refuse(command: GatewayCommand, refusal: &Refusal) -> Option<Gatew
             GatewayReply::Staged(all.collect())
         }
         GatewayCommand::Pause(all) => {
-            GatewayReply::Paused(all.into_iter().map(|(id, _)| (id, Err(no()))).collect())
+            GatewayReply::Paused(all.into_iter().map(|(id, ..)| (id, Err(no()))).collect())
         }
         GatewayCommand::Resume(all) => {
             GatewayReply::Resumed(all.into_iter().map(|(id, ..)| (id, Err(no()))).collect())

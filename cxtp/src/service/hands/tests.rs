@@ -149,7 +149,7 @@ impl Theatre {
     }
 
     fn pause(&self, ids: std::ops::Range<u16>) {
-        self.hands.order(GatewayCommand::Pause(ids.map(|n| (id(n), name())).collect()));
+        self.hands.order(GatewayCommand::Pause(ids.map(|n| (id(n), name(), None)).collect()));
     }
 
     fn waiting(&self) -> usize {

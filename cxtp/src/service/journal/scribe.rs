@@ -19,6 +19,9 @@ const QUEUE: usize = 1024;
 /// How long the end waits for what is being written.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
+/// How long nothing was written when the journal is tidied: never within a move.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// What a [`Scribe`] says of a ticket.
 pub type Written = (u64, Result<(), String>);
 
@@ -85,10 +88,19 @@ fn write_all(
     waiting: &AtomicUsize,
     done: &dyn Fn(Written),
 ) {
+    let mut tidy = true;
     loop {
-        let first = match queue.recv_timeout(Duration::from_secs(3600)) {
+        let patience = if tidy { Duration::from_secs(3600) } else { IDLE };
+        let first = match queue.recv_timeout(patience) {
             Ok(order) => order,
-            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                if !std::mem::replace(&mut tidy, true)
+                    && let Err(error) = journal.tidy()
+                {
+                    tracing::warn!(%error, "the journal is opened again before the next write");
+                }
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         let mut tickets = vec![first.ticket];
@@ -99,6 +111,7 @@ fn write_all(
             unix = unix.max(next.unix);
         }
         waiting.fetch_sub(tickets.len(), Ordering::Relaxed);
+        tidy = false;
         let result = journal.append(&records, unix).map_err(|error| error.to_string());
         for ticket in tickets {
             done((ticket, result.clone()));

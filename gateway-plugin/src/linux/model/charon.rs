@@ -58,6 +58,13 @@ impl ModelCharon {
         Self { ground, told: BTreeMap::new(), remembered: Vec::new(), next_reqid: 1000 }
     }
 
+    fn runs(&self) -> Result<(), Refusal> {
+        match lock(&self.ground).absent {
+            true => Err(Refusal::new(Status::GatewayFault, "charon does not run")),
+            false => Ok(()),
+        }
+    }
+
     fn spis_of(&self, session: SessionId) -> Option<IkeSpis> {
         self.told.iter().find(|(_, (known, _))| known.session == session).map(|(spis, _)| *spis)
     }
@@ -151,6 +158,7 @@ impl IkeDaemon for ModelCharon {
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
+        self.runs()?;
         let other = profile.ike_spis.filter(|spis| {
             lock(&self.ground).ike.contains_key(spis)
                 && self.spis_of(profile.session) != Some(*spis)
@@ -159,6 +167,7 @@ impl IkeDaemon for ModelCharon {
     }
 
     fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal> {
+        self.runs()?;
         let ike = context.ike.as_ref().ok_or_else(|| no_session(context.session))?;
         let spis = (ike.spi_initiator, ike.spi_responder);
         self.next_reqid += 1;
@@ -225,6 +234,7 @@ impl IkeDaemon for ModelCharon {
     }
 
     fn activate(&mut self, session: SessionId, finals: Option<&IkeFinals>) -> Result<(), Refusal> {
+        self.runs()?;
         let (spis, _) = self.session(session)?;
         if let Some(ike) = lock(&self.ground).ike.get_mut(&spis) {
             ike.passive = false;

@@ -81,7 +81,7 @@ impl Bench {
 
     pub(crate) fn pause(&mut self, at: Side, id: SessionId) -> Result<Finals, Refusal> {
         let target = self.name(other(at));
-        one(self.at(at).pause(vec![Pause { session: id, target }]))
+        one(self.at(at).pause(vec![Pause { session: id, target, generation: None }]))
     }
 
     pub(crate) fn resume(

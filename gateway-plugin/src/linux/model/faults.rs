@@ -19,7 +19,7 @@ use crate::{
         Harness,
         Side::{self, Source, Target},
     },
-    plugin::{EventSink, GatewayEvent, GatewayPlugin as _},
+    plugin::{EventSink, GatewayEvent, GatewayPlugin as _, Pause},
 };
 
 /// A session that stands before the act.
@@ -238,23 +238,100 @@ fn a_child_sa_that_is_half_replaced_is_asked_for_again_and_not_called_a_fault() 
 }
 
 #[test]
-fn what_is_staged_is_of_no_use_without_its_daemon() {
-    for absent in [true, false] {
+fn what_is_not_staged_any_more_is_not_stopped() {
+    for kind in [Kind::Kernel, Kind::Charon] {
+        let mut bench = Bench::new(kind);
+        let scene = scene(&mut bench, Before::Staged);
+        let now = bench.at(Source).list().unwrap()[0].generation;
+        for (staged, stops) in [(now.next(), false), (now, true)] {
+            let target = bench.name(Target);
+            let order = Pause { session: scene.id, target, generation: Some(staged) };
+            let answer = bench.at(Source).pause(vec![order]).unwrap().remove(0).1;
+            assert_eq!(bench.passes(Source, scene.id), !stops, "{answer:?}");
+            let refused = answer.err().map(|refusal| refusal.status);
+            assert_eq!(refused, (!stops).then_some(Status::GenerationChanged));
+        }
+    }
+}
+
+/// charon of the target is killed: what it had in the kernel is left there.
+fn kill_charon(bench: &Bench) {
+    lock(&bench.grounds[1]).ike.clear();
+}
+
+#[test]
+fn what_is_staged_goes_into_a_daemon_that_was_started_anew() {
+    for told in [true, false] {
         let mut bench = Bench::new(Kind::Charon);
         let scene = scene(&mut bench, Before::Staged);
         let (sink, events) = EventSink::bounded(16);
         bench.at(Target).subscribe(sink).unwrap();
-        lock(&bench.grounds[1]).ike.clear();
-        lock(&bench.grounds[1]).absent = absent;
-        assert_eq!(bench.at(Target).list().is_err(), absent);
-        let told = events.next(Duration::from_secs(10));
-        let Some(GatewayEvent::Unusable { session, reason }) = told else { panic!("{told:?}") };
-        assert_eq!((session, reason.status), (scene.id, Status::SessionEnded));
+        kill_charon(&bench);
+        lock(&bench.grounds[1]).absent = true;
+        if told {
+            assert!(bench.at(Target).list().is_err());
+            let told = events.next(Duration::from_secs(10));
+            let Some(GatewayEvent::Unusable { session, reason }) = told else { panic!("{told:?}") };
+            assert_eq!((session, reason.status), (scene.id, Status::SessionEnded));
+        }
         let finals = bench.pause(Source, scene.id).unwrap();
-        let refused = bench.activate(Target, scene.id, 1, &finals);
-        assert_eq!(refused.unwrap_err().status, Status::SessionEnded);
+        for _ in 0..2 {
+            let refused = bench.activate(Target, scene.id, 1, &finals).unwrap_err();
+            assert_eq!(refused.status, Status::GatewayFault, "{refused}");
+            assert!(bench.silent_soon(Target, scene.id), "a staged session speaks");
+        }
         lock(&bench.grounds[1]).absent = false;
-        assert!(bench.is_empty_of(Target, scene.id), "absent {absent}: something is left");
+        bench.activate(Target, scene.id, 1, &finals).unwrap();
+        let ike: Vec<bool> = lock(&bench.grounds[1]).ike.values().map(|ike| ike.passive).collect();
+        assert_eq!(ike, [false], "the new charon speaks for it");
+        bench.audit(scene.id, &mut Ledger::default(), "started anew");
+    }
+}
+
+#[test]
+fn what_is_staged_is_lost_with_its_daemon_and_its_context() {
+    let mut bench = Bench::new(Kind::Charon);
+    let scene = scene(&mut bench, Before::Paused);
+    kill_charon(&bench);
+    bench.start(Target);
+    let refused = bench.activate(Target, scene.id, 1, scene.finals());
+    assert_eq!(refused.unwrap_err().status, Status::SessionEnded);
+    assert!(bench.is_empty_of(Target, scene.id), "something is left");
+}
+
+#[test]
+fn a_staging_anew_that_fails_is_repeated_and_uses_no_number_twice() {
+    let mut bench = Bench::new(Kind::Charon);
+    for (onwards, done) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut faults = 0;
+        for at in 1.. {
+            assert!(at < 100, "an act makes calls without end");
+            let scene = scene(&mut bench, Before::Paused);
+            let mut ledger = Ledger::default();
+            let by = std::thread::current().id();
+            // Packets have passed when the first charon is seen to be gone.
+            bench.fail(Target, Some(Fail { by, at, onwards, done }));
+            kill_charon(&bench);
+            let refused = bench.activate(Target, scene.id, 1, scene.finals()).is_err();
+            let (calls, last) = bench.calls(Target);
+            bench.fail(Target, None);
+            let what = format!("call {at} of {calls} ({last}), onwards {onwards}, done {done}");
+            if refused {
+                faults += 1;
+                assert!(bench.silent_soon(Target, scene.id), "{what}: a staged session speaks");
+                bench.audit(scene.id, &mut ledger, &what);
+                assert!(!bench.passes(Source, scene.id), "{what}: the source speaks");
+                bench.activate(Target, scene.id, 1, scene.finals()).unwrap_or_else(|refusal| {
+                    panic!("{what}: {refusal}");
+                });
+            }
+            bench.audit(scene.id, &mut ledger, &what);
+            assert!(bench.passes(Target, scene.id), "{what}: it does not go on");
+            if calls < at {
+                break;
+            }
+        }
+        assert!(faults > 0, "nothing was refused");
     }
 }
 

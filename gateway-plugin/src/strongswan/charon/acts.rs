@@ -15,7 +15,7 @@ use protocol_spec::{
     transfer::IkeFinals,
 };
 
-use super::{Charon, CharonError, PATIENCE, SETTLED, lock, unanswered, unsent};
+use super::{Charon, CharonError, PATIENCE, SETTLED, lock, spis, unanswered, unsent};
 use crate::{
     linux::{Described, DescribedChild, FEATURES, IkeDaemon, Known, Remembered, Spis},
     plugin::Fault,
@@ -68,6 +68,39 @@ impl Charon {
         }
     }
 
+    /// Whether charon still has an IKE SA that the session's has replaced: its end user
+    /// deletes it, and only this charon can answer that.
+    fn has_replaced(&mut self, session: SessionId) -> Result<bool, Refusal> {
+        let new = self.ike(session)?.spis();
+        let replaced = lock(&self.tracker).replaced(session);
+        for old in replaced {
+            let there = match self.news.number_before(old, new) {
+                Some(number) => self.vici.find_sa(number, PATIENCE).map_err(unanswered)?,
+                None => {
+                    let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
+                    all.into_iter().find(|sa| spis(sa) == old)
+                }
+            };
+            if there.is_some_and(|sa| spis(&sa) == old) {
+                return Ok(true);
+            }
+            lock(&self.tracker).replaced_is_gone(session, old);
+        }
+        Ok(false)
+    }
+
+    fn wait_deleted(&mut self, session: SessionId, patience: Duration) -> Result<(), Refusal> {
+        let clock = crate::holder::clock::Clock::start();
+        while self.has_replaced(session)? {
+            if clock.now() >= patience {
+                let detail = "the IKE SA was rekeyed and the old one is not deleted: try later";
+                return Err(Refusal::new(Status::Busy, detail));
+            }
+            std::thread::park_timeout(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
     fn put(
         &mut self,
         context: &Context,
@@ -82,7 +115,11 @@ impl Charon {
         }
         let park = put::park(&put::ike_id(ike), ike.remote, &self.gate()?, version);
         messages.push(park.map_err(unsent)?);
-        self.socket.send(&messages, PATIENCE).map_err(unsent)
+        let life = self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        if self.life != Some(life) {
+            return Err(unsent("it was started anew since it was asked what it has: try again"));
+        }
+        Ok(())
     }
 
     /// Has charon tell what it has not told of a session that an earlier process staged.
@@ -197,7 +234,7 @@ impl IkeDaemon for Charon {
             })
         });
         let known = Known { session, generation: told.generation };
-        let is_quiet = now.is_quiet();
+        let is_quiet = now.is_quiet() && !self.has_replaced(session)?;
         Ok(Described { known, children: children.collect(), ike: Some(ike), is_quiet })
     }
 
@@ -208,6 +245,7 @@ impl IkeDaemon for Charon {
     }
 
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
+        self.notice_another();
         let facts = match self.facts.get() {
             Some(facts) => facts,
             None => {
@@ -273,7 +311,7 @@ impl IkeDaemon for Charon {
             let detail = "charon did not install every Child SA: its log says why";
             return Err(Refusal::new(Status::GatewayFault, detail));
         }
-        self.passive.insert(id);
+        self.passive.extend(self.life.map(|life| (id, life)));
         Ok(())
     }
 
@@ -299,7 +337,8 @@ impl IkeDaemon for Charon {
         // What charon did until then is known here, too.
         self.socket
             .catch_up(PATIENCE)
-            .map_err(|error| Refusal::new(Status::Busy, format!("{error}: try later")))
+            .map_err(|error| Refusal::new(Status::Busy, format!("{error}: try later")))?;
+        self.wait_deleted(session, patience)
     }
 
     fn finals(&mut self, session: SessionId) -> Result<Option<IkeFinals>, Refusal> {
@@ -315,7 +354,8 @@ impl IkeDaemon for Charon {
 
     fn activate(&mut self, session: SessionId, finals: Option<&IkeFinals>) -> Result<(), Refusal> {
         // What was seen to wait still does, unless this was called before.
-        if !self.passive.remove(&session) && !self.ask(session)?.is_passive() {
+        let waits_in = self.passive.remove(&session);
+        if waits_in.is_none() && !self.ask(session)?.is_passive() {
             return Ok(());
         }
         let version = self.version()?;
@@ -337,8 +377,12 @@ impl IkeDaemon for Charon {
         let gate = self.gate()?;
         let open = put::activate(&ike, remote, &gate, version).map_err(unsent)?;
         messages.extend(open);
-        self.socket.send(&messages, PATIENCE).map_err(unsent)?;
+        let life = self.socket.send(&messages, PATIENCE).map_err(unsent)?;
         tracing::debug!(%session, "charon told");
+        if waits_in.is_some_and(|staged_in| staged_in != life) {
+            let detail = "charon was started anew after the session was staged";
+            return Err(Refusal::new(Status::SessionEnded, detail));
+        }
         // Asked before it has read them, it would be kept from them. Whether it has done
         // what they say is asked below.
         let read = self.socket.settle(PATIENCE);
@@ -363,14 +407,17 @@ impl IkeDaemon for Charon {
 
     fn forget(&mut self, session: SessionId) -> Result<(), Refusal> {
         let Ok(ike) = self.ike(session) else { return Ok(()) };
-        let version = self.version()?;
-        // Whoever forgets a session leaves it to another gateway, address and all.
-        let messages = [put::lend(&ike, version), put::delete(&ike, version)];
-        let messages: Vec<_> = messages.into_iter().collect::<Result<_, _>>().map_err(unsent)?;
-        match self.socket.send(&messages, PATIENCE) {
-            // One that does not run knows no session; the next one neither.
-            Ok(()) | Err(SocketError::NoCharon { .. }) => {}
-            Err(error) => return Err(unsent(error)),
+        // One that does not run knows no session; the next one neither.
+        if self.socket.charons_life().is_some() {
+            let version = self.version()?;
+            // Whoever forgets a session leaves it to another gateway, address and all.
+            let messages = [put::lend(&ike, version), put::delete(&ike, version)];
+            let messages: Vec<_> =
+                messages.into_iter().collect::<Result<_, _>>().map_err(unsent)?;
+            match self.socket.send(&messages, PATIENCE) {
+                Ok(_) | Err(SocketError::NoCharon { .. }) => {}
+                Err(error) => return Err(unsent(error)),
+            }
         }
         self.passive.remove(&session);
         lock(&self.tracker).forget(session);

@@ -179,15 +179,15 @@ fn heed(
             Some(Event::Listening { .. }) => out.gap(),
             Some(Event::IkeUp(ike)) => out.news.told(spis(&ike), ike.unique_id),
             Some(Event::IkeRekeyed { old, new }) => {
-                out.news.forget(spis(&old));
-                out.news.told(spis(&new), new.unique_id);
+                let named = |ike: &IkeSaInfo| (spis(ike), ike.unique_id);
+                out.news.rekeyed(named(&old), named(&new));
             }
             // Of one that is not up yet HA messages tell where it is.
             Some(Event::IkeMoved { ike, .. }) if lock(tracker).find(spis(&ike)).is_some() => {
                 out.gap();
             }
             Some(Event::IkeDown(ike)) => {
-                out.news.forget(spis(&ike));
+                out.news.down(spis(&ike));
                 if still(&ike, None) {
                     out.gap();
                 }

@@ -24,13 +24,21 @@ struct Found {
     numbers: HashMap<IkeSpis, u32>,
     /// The highest of them; charon counts.
     newest: u32,
+    /// Of the IKE SA that each of these has replaced.
+    replaced: HashMap<IkeSpis, u32>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        let (numbers, replaced) = Default::default();
+        Self { missed: true, retold: false, numbers, newest: 0, replaced }
+    }
 }
 
 impl News {
     /// Nothing was heard yet.
     pub(super) fn new() -> Self {
-        let numbers = HashMap::new();
-        Self(Mutex::new(Found { missed: true, retold: false, numbers, newest: 0 }))
+        Self(Mutex::new(Found::default()))
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
@@ -40,6 +48,11 @@ impl News {
     /// charon may have something that was not heard.
     pub(super) fn miss(&self) {
         self.found().missed = true;
+    }
+
+    /// Another charon runs, of which nothing was heard yet.
+    pub(super) fn begin_anew(&self) {
+        *self.found() = Found::default();
     }
 
     /// Whether that is so. Whoever asks has it no longer.
@@ -70,7 +83,29 @@ impl News {
         found.newest = found.newest.max(number);
     }
 
-    /// It is gone.
+    /// An IKE SA was replaced by another one, which its user deletes soon.
+    pub(super) fn rekeyed(&self, (old, before): (IkeSpis, u32), (new, number): (IkeSpis, u32)) {
+        self.told(new, number);
+        let mut found = self.found();
+        found.numbers.remove(&old);
+        found.replaced.remove(&old);
+        found.replaced.insert(new, before);
+    }
+
+    /// The number of the IKE SA `old` that `new` has replaced, if it was told.
+    pub(super) fn number_before(&self, old: IkeSpis, new: IkeSpis) -> Option<u32> {
+        let found = self.found();
+        // The event may be on its way still.
+        found.numbers.get(&old).or_else(|| found.replaced.get(&new)).copied()
+    }
+
+    /// It ended, and so did what it had replaced.
+    pub(super) fn down(&self, ike: IkeSpis) {
+        self.forget(ike);
+        self.found().replaced.remove(&ike);
+    }
+
+    /// Its number is not, or no longer, what was told.
     pub(super) fn forget(&self, ike: IkeSpis) {
         self.found().numbers.remove(&ike);
     }
@@ -80,6 +115,8 @@ impl News {
         let mut found = self.found();
         found.numbers = list.iter().map(|sa| (super::spis(sa), sa.unique_id)).collect();
         found.newest = found.numbers.values().max().copied().unwrap_or(0);
+        let Found { numbers, replaced, .. } = &mut *found;
+        replaced.retain(|ike, _| numbers.contains_key(ike));
         found.retold &= !whole;
     }
 
@@ -110,6 +147,26 @@ mod tests {
         assert_eq!(news.numbers((1, 2), 1), [8]);
         news.listed(&[], true);
         assert_eq!(news.numbers((3, 4), 1), [1], "charon counts anew");
+        news.told((1, 2), 7);
+        assert!(news.take_missed());
+        news.begin_anew();
+        assert_eq!(news.numbers((1, 2), 1), [1], "another charon does, too");
+        assert!(news.take_missed());
+    }
+
+    #[test]
+    fn what_an_ike_sa_has_replaced_is_found_by_its_number() {
+        let news = News::new();
+        news.told((1, 2), 7);
+        assert_eq!(news.number_before((1, 2), (3, 4)), Some(7), "the event is on its way");
+        news.rekeyed(((1, 2), 7), ((3, 4), 8));
+        assert_eq!(news.number_before((1, 2), (3, 4)), Some(7));
+        assert_eq!(news.numbers((3, 4), 1), [8]);
+        news.rekeyed(((3, 4), 8), ((5, 6), 9));
+        assert_eq!(news.number_before((3, 4), (5, 6)), Some(8));
+        assert_eq!(news.number_before((1, 2), (3, 4)), None, "one for each IKE SA");
+        news.down((5, 6));
+        assert_eq!(news.number_before((3, 4), (5, 6)), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use self::{
     attribute::Attribute,
     message::{Datagram, HaError, Kind, MAX_ATTRIBUTES, MAX_OCTETS, Message, Version},
     segment::{Gate, MAX_SEGMENTS, Segments},
-    socket::{DEFAULT_CHARON, DEFAULT_LOCAL, HaSocket, Received, SocketError},
+    socket::{DEFAULT_CHARON, DEFAULT_LOCAL, HaSocket, Life, Received, SocketError},
     value::{IkeId, IkeSpis, Spi, TrafficSelector},
 };
 

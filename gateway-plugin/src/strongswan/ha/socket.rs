@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use self::holder::Life;
 use self::holder::Queue;
 use super::message::{Datagram, HaError, MAX_OCTETS, Message, Version};
 
@@ -172,7 +173,7 @@ impl HaSocket {
 
     /// Sends messages in order, no faster than charon reads them: its queue would
     /// overflow silently. Returns when the last one is out, not when charon has
-    /// worked it off; see [`HaSocket::settle`].
+    /// worked it off (see [`HaSocket::settle`]), and says which charon got them.
     ///
     /// # Errors
     /// [`SocketError::NoCharon`] if nobody listens at charon's address,
@@ -183,7 +184,7 @@ impl HaSocket {
         &self,
         messages: impl IntoIterator<Item = &'a Datagram>,
         patience: Duration,
-    ) -> Result<(), SocketError> {
+    ) -> Result<Life, SocketError> {
         let queue = holder::queue(self.charon).ok_or_else(|| self.no_charon())?;
         let (dropped, mut octets) = (queue.dropped, queue.octets);
         for message in messages {
@@ -196,7 +197,7 @@ impl HaSocket {
             self.send_one(message)?;
         }
         let queue = holder::queue(self.charon).ok_or_else(|| self.no_charon())?;
-        if queue.dropped == dropped { Ok(()) } else { Err(SocketError::Lost) }
+        if queue.dropped == dropped { Ok(queue.life) } else { Err(SocketError::Lost) }
     }
 
     /// Waits until charon has taken all that was sent to it. The last message may
@@ -220,6 +221,11 @@ impl HaSocket {
             std::thread::sleep(LOOK_AGAIN);
         }
         Ok(())
+    }
+
+    /// Which charon runs now, if one does.
+    pub fn charons_life(&self) -> Option<Life> {
+        holder::queue(self.charon).map(|queue| queue.life)
     }
 
     /// Datagrams that were lost on their way to us because nobody read them. When

@@ -99,6 +99,7 @@ impl Tracker {
             generation,
             ike,
             successors: Vec::new(),
+            replaced: Vec::new(),
             children: Vec::new(),
             since,
             touched: since,
@@ -165,6 +166,10 @@ impl Tracker {
         let mut next = session.successors.remove(at);
         next.facts.inherit(&session.ike.facts);
         let old = std::mem::replace(&mut session.ike, next);
+        if session.replaced.len() == MAX_SUCCESSORS {
+            session.replaced.remove(0);
+        }
+        session.replaced.push(old.id.spis());
         self.owners.remove(&old.id.spis());
         true
     }

@@ -89,6 +89,10 @@ fn an_ike_rekey_keeps_the_session_and_its_children() {
     assert_eq!(tracker.handle(mid(id(1), Kind::IkeMidResponder, 6), session(2)), []);
     let told = tracker.describe(session(1)).unwrap();
     assert_eq!(told.ike.spi_initiator, 5);
+    assert_eq!(tracker.replaced(session(1)), [id(1).spis()], "until charon has it no more");
+    tracker.replaced_is_gone(session(1), id(1).spis());
+    assert_eq!(tracker.replaced(session(1)), []);
+    let told = tracker.describe(session(1)).unwrap();
     assert_eq!((told.ike.next_send, told.ike.next_receive), (0, 0));
     assert_eq!(told.ike.virtual_ips.len(), 1, "inherited: charon does not say it again");
     let IkeSecrets::Seed { replaced: Some(replaced), .. } = &told.ike.secrets else {
@@ -118,6 +122,7 @@ fn crossing_rekeyings_end_with_the_one_in_use() {
     assert_eq!(tracker.handle(update(id(5)), session(2)), changed(5));
     assert_eq!(tracker.ike_id(session(1)), Some(id(5)));
     assert_eq!(tracker.find(id(7).spis()), None);
+    assert_eq!(tracker.replaced(session(1)), [id(7).spis(), id(1).spis()]);
     assert_eq!(tracker.handle(delete(id(7)), session(2)), []);
     assert_eq!(tracker.describe(session(1)).unwrap().ike.virtual_ips.len(), 1);
 }

@@ -23,6 +23,9 @@ use crate::{
 /// Packets per second each way of each user.
 const RATE: u32 = 250;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Steps at which a session can go on in the target's next charon, and is not lost if that
+/// is started at once.
+const HEALED: [Step; 4] = [Step::Staged, Step::Paused, Step::Committed, Step::Claimed];
 /// The users' numbers: one moves, one is not moved by anybody.
 const MOVER: usize = 1;
 const OTHER: usize = 2;
@@ -52,7 +55,7 @@ impl Then {
 }
 
 /// charon of the target is killed: the session stays, or moves; where it was handed over
-/// already, it is lost with that charon.
+/// already, it goes on in the charon that is started next, or is lost if none is.
 ///
 /// # Errors
 /// What could not be done.
@@ -74,17 +77,23 @@ fn scenario(of_target: bool) -> Result<Value> {
     let mut rounds: Vec<Value> = Vec::new();
     let mut kills = Vec::new();
     let mut failures = Vec::new();
-    let (mut moved, mut lost) = (0, 0);
-    for step in STEPS {
+    let (mut moved, mut lost, mut healed) = (0, 0, 0);
+    let left = STEPS.map(|step| (step, false));
+    // What manages services starts a charon that ended again.
+    let started = STEPS.map(|step| (step, true));
+    let started = started.into_iter().filter(|(step, _)| of_target && HEALED.contains(step));
+    for (step, at_once) in left.into_iter().chain(started) {
         // Each round begins where the users' addresses come from: a charon that was
         // killed has forgotten whom it lent addresses.
         reconnect(&mut played, MOVER)?;
         let source = played.at;
-        let round = Round { step, source, victim: if of_target { 1 - source } else { source } };
-        let place = format!("charon of {}, {step:?}", GATEWAYS[round.victim]);
+        let victim = if of_target { 1 - source } else { source };
+        let round = Round { step, source, victim, at_once };
+        let place = format!("charon of {}, {step:?}, at once {at_once}", GATEWAYS[round.victim]);
         let (then, round) =
             round.play(&mut played, &mut failures).with_context(|| place.clone())?;
         kills.push(step);
+        healed += u64::from(at_once && then.owner() == Some(1 - source));
         moved += u64::from(then.owner() == Some(1 - source));
         lost += u64::from(then.owner().is_none());
         rounds.push(round);
@@ -99,8 +108,16 @@ fn scenario(of_target: bool) -> Result<Value> {
     }
     let (kills, missing) = counted(&kills);
     failures.extend(missing.iter().map(|step| format!("no charon was killed at {step:?}")));
+    if of_target && healed == 0 {
+        failures.push("no session went on in a charon that was started anew".into());
+    }
     world.report.moved = moved;
-    let more = [("sessions_lost", json!(lost)), ("kills", json!(kills)), ("rounds", json!(rounds))];
+    let more = [
+        ("sessions_lost", json!(lost)),
+        ("went_on_in_a_new_charon", json!(healed)),
+        ("kills", json!(kills)),
+        ("rounds", json!(rounds)),
+    ];
     world.report.more.extend(more.map(|(name, value)| (name.to_owned(), value)));
     let mut report = world.gather()?;
     report.failures.extend(failures);
@@ -113,17 +130,20 @@ fn scenario(of_target: bool) -> Result<Value> {
 }
 
 /// One kill.
+#[derive(Clone, Copy)]
 struct Round {
     step: Step,
     /// Where the session is.
     source: usize,
     /// Whose charon is killed.
     victim: usize,
+    /// Whether it is started again at once, and not after the transfer has ended.
+    at_once: bool,
 }
 
 impl Round {
     fn play(self, played: &mut Played, failures: &mut Vec<String>) -> Result<(Then, Value)> {
-        let Self { step, source, victim } = self;
+        let Self { step, source, victim, at_once } = self;
         let sas = played.world.users[0].sas()?;
         let (others_at, other) = played.world.session_of(OTHER)?;
         let traffic = played.traffic(MOVER, RATE)?;
@@ -131,17 +151,25 @@ impl Round {
         let held = Held::at(played, step)?;
         played.world.gateways[victim].kill()?;
         held.let_go(played)?;
-        // Nobody moves the other user: its packets need no charon.
+        // Nobody moves the other user: its packets need no charon until there is another.
         undisturbed.wait_for_packets(100, PATIENCE).context("the other user, without charon")?;
-        let said = outcome(&held.end()?);
-        let others = undisturbed.stop()?;
+        let (said, others) = if at_once {
+            let others = undisturbed.stop()?;
+            played.world.gateways[victim].run()?;
+            played.world.gateways[victim].load()?;
+            (outcome(&held.end()?), others)
+        } else {
+            (outcome(&held.end()?), undisturbed.stop()?)
+        };
         let mut fails = |what: String| failures.push(format!("{step:?}, {said}: {what}"));
         if others.lost + others.duplicated > 0 {
             let (lost, twice) = (others.lost, others.duplicated);
             fails(format!("the other user lost {lost} packets, and {twice} came twice"));
         }
-        played.world.gateways[victim].run()?;
-        played.world.gateways[victim].load()?;
+        if !at_once {
+            played.world.gateways[victim].run()?;
+            played.world.gateways[victim].load()?;
+        }
         let then = settled(played, &sas[0].spis).with_context(|| said.clone())?;
         let owner = then.owner();
         let children = sas.iter().flat_map(|sa| &sa.children);
@@ -157,9 +185,13 @@ impl Round {
             fails(format!("{} packets came twice", tally.duplicated));
         }
         // Whoever has a living charon goes on.
-        let may_be_lost =
-            if victim == source { step < Step::Committed } else { step > Step::Staged };
-        if owner == Some(victim) && victim != source || owner.is_none() && !may_be_lost {
+        let may_be_lost = match victim == source {
+            true => step < Step::Committed,
+            false => step > Step::Staged && !at_once,
+        };
+        // Only what was not active yet goes into another charon.
+        let went_on = victim != source && owner == Some(victim) && !HEALED.contains(&step);
+        if went_on || owner.is_none() && !may_be_lost {
             fails(format!("then {}", then.words()));
         }
         let mut others_then = "active".to_owned();
@@ -173,7 +205,8 @@ impl Round {
             reconnect(played, OTHER)?;
         }
         let round = json!({
-            "killed": format!("{} at {step:?}", GATEWAYS[victim]), "outcome": said,
+            "killed": format!("{} at {step:?}", GATEWAYS[victim]), "started_at_once": at_once,
+            "outcome": said,
             "then": then.words(), "lost": tally.lost, "other": others_then,
         });
         Ok((then, round))

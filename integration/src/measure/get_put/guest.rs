@@ -242,7 +242,7 @@ impl Bench {
         let orders: Vec<Stage> = orders.collect::<Result<_>>()?;
         let (stage, _) = self.timed(1 - from, |gateway| gateway.stage(orders))?;
 
-        let order = |session| Pause { session, target: target.clone() };
+        let order = |session| Pause { session, target: target.clone(), generation: None };
         let orders = sessions().map(order).collect();
         let (pause, finals) = self.timed(from, |gateway| gateway.pause(orders))?;
         let order = |(session, finals)| Activate { session, epoch, finals };

@@ -12,14 +12,19 @@ pub(super) struct Queue {
     pub(super) octets: u64,
     /// Datagrams that found no room, ever.
     pub(super) dropped: u64,
+    /// Whose socket it is.
+    pub(super) life: Life,
 }
+
+/// A process that has an address: one that is started anew is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life(u64);
 
 /// A line of `/proc/thread-self/net/udp`; `/proc/net` would be that of the main
 /// thread's network namespace.
 struct Line {
     queue: Queue,
     user: u32,
-    inode: u64,
 }
 
 /// The queue of the socket at this address, in our network namespace; `None` if
@@ -38,7 +43,7 @@ pub(super) fn of(address: SocketAddr) -> String {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| holds(*pid, line.inode))
+        .filter(|pid| holds(*pid, line.queue.life))
         .map(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("process {pid} ({})", name.trim())
@@ -52,7 +57,7 @@ pub(super) fn of(address: SocketAddr) -> String {
     }
 }
 
-fn holds(pid: u32, inode: u64) -> bool {
+fn holds(pid: u32, Life(inode): Life) -> bool {
     let link = format!("socket:[{inode}]");
     fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
@@ -89,8 +94,8 @@ fn parse(line: &str, wanted: &str) -> Option<Line> {
         queue: Queue {
             octets: u64::from_str_radix(receiving, 16).ok()?,
             dropped: fields.get(12)?.parse().ok()?,
+            life: Life(fields.get(9)?.parse().ok()?),
         },
         user: fields.get(7)?.parse().ok()?,
-        inode: fields.get(9)?.parse().ok()?,
     })
 }
