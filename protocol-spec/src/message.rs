@@ -373,6 +373,9 @@ pub struct ReplicaDelta {
     /// Counts the deltas of a connection, from one: one that is missed is noticed
     /// at the next (RFC 6027 section 3.6).
     pub number: u64,
+    /// The standby has now been told of every session that the owner keeps there; what
+    /// it holds beside them the owner does not know any more.
+    pub complete: bool,
     /// One for each session.
     pub entries: Vec<ReplicaEntry>,
 }
@@ -382,7 +385,7 @@ pub struct ReplicaDelta {
 pub struct ReplicaEntry {
     /// Which session.
     pub session: SessionId,
-    /// The owner's ownership of it.
+    /// The owner's ownership of it; zero without a context.
     pub epoch: SessionEpoch,
     /// What is to be held, in place of what was. Absent: it ended, went to another
     /// owner or has another standby.

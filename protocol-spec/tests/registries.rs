@@ -35,7 +35,7 @@ fn message_types() {
         // The flag as it stands in a frame that was written.
         let frames = [
             Message::Bye(Bye { reason: Refusal::new(Status::Busy, "") }),
-            Message::ReplicaDelta(ReplicaDelta { number: 1, entries: vec![] }),
+            Message::ReplicaDelta(ReplicaDelta { number: 1, complete: true, entries: vec![] }),
             Message::ReplicaAck(ReplicaAck { number: 1 }),
         ];
         let skippable = frames.iter().find(|message| message.kind() == kind);

@@ -246,13 +246,14 @@ fn connection() -> Vec<Case> {
             "A standby shall hold one session, and another one no longer",
             Message::ReplicaDelta(ReplicaDelta {
                 number: 7,
+                complete: true,
                 entries: vec![
                     ReplicaEntry {
                         session: context(0).session,
                         epoch: SessionEpoch(3),
                         context: Some(context(0x77)),
                     },
-                    ReplicaEntry { session: S2, epoch: SessionEpoch(1), context: None },
+                    ReplicaEntry { session: S2, epoch: SessionEpoch(0), context: None },
                 ],
             }),
         ),

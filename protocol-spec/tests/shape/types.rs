@@ -58,7 +58,7 @@ structs! {
     PreflightAnswer { request, refused }
     Grant { entries }
     Bye { reason }
-    ReplicaDelta { number, entries }
+    ReplicaDelta { number, complete, entries }
     ReplicaEntry { session, epoch, context }
     ReplicaAck { number }
 
