@@ -130,15 +130,49 @@ fn final_data_wait_for_the_record() {
 fn a_pause_that_takes_too_long_is_taken_back() {
     let mut desk = Desk::source();
     desk.transfer();
+    let tries = u64::from(Desk::config().max_restage) + 1;
+    for epoch in 1..=tries {
+        desk.read();
+        let staged = Said::Staged { generation: context().generation };
+        assert!(desk.answer("b", epoch, staged).orders_to_pause());
+        let wants = desk.pass(CT_MAX_TRANSFER_TIME - Duration::from_millis(1));
+        assert!(wants.is_quiet(), "{wants:?}");
+        desk.pass(Duration::from_millis(1));
+        // The gateway pauses it after all: it goes on at once.
+        let wants = desk.paused(finals());
+        assert!(wants.orders_to_resume() && wants.records().is_empty(), "{wants:?}");
+        let wants = desk.gateway(GatewayReply::Resumed(vec![(S, Ok(()))]));
+        // Some other time it may be quicker; not for ever.
+        assert_eq!(wants.says(is_ctc), epoch == tries, "{epoch}: {wants:?}");
+    }
+    assert_eq!(desk.standing(), Some(Standing::Active));
+}
+
+#[test]
+fn a_gateway_that_was_busy_for_too_long_is_asked_again() {
+    let mut desk = Desk::source();
+    desk.transfer();
     desk.read();
-    assert!(desk.staged().orders_to_pause());
-    let wants = desk.pass(CT_MAX_TRANSFER_TIME - Duration::from_millis(1));
-    assert!(wants.is_quiet(), "{wants:?}");
-    desk.pass(Duration::from_millis(1));
-    // The gateway pauses it after all: it goes on at once.
+    desk.staged();
+    desk.pass(CT_MAX_TRANSFER_TIME);
+    let busy = refusal(Status::Busy);
+    let wants = desk.gateway(GatewayReply::Paused(vec![(S, Err(busy))]));
+    assert!(wants.orders_to_pause(), "it is still staged: {wants:?}");
     let wants = desk.paused(finals());
-    assert!(wants.orders_to_resume() && wants.records().is_empty(), "{wants:?}");
-    assert!(desk.gateway(GatewayReply::Resumed(vec![(S, Ok(()))])).says(is_ctc));
+    assert!(matches!(wants.records().as_slice(), [Record::Committed { .. }]), "{wants:?}");
+}
+
+#[test]
+fn a_late_pause_is_not_tried_again_once_it_is_cancelled() {
+    let mut desk = Desk::source();
+    desk.transfer();
+    desk.read();
+    desk.staged();
+    desk.pass(CT_MAX_TRANSFER_TIME);
+    desk.hear(Input::Command(Command::Cancel { batch: BATCH }));
+    assert!(desk.paused(finals()).orders_to_resume());
+    let wants = desk.gateway(GatewayReply::Resumed(vec![(S, Ok(()))]));
+    assert!(wants.says(is_ctc) && wants.orders().is_empty(), "{wants:?}");
     assert_eq!(desk.standing(), Some(Standing::Active));
 }
 

@@ -25,8 +25,18 @@ pub fn message(octets: &[u8]) {
     let header = Header { kind: *kind as u8, flags: 0, length };
     if let Ok(Some(message)) = Message::from_parts(header, body) {
         same_body(&message, body);
-        if let Message::Pctd(pctd) = &message {
-            pctd.entries.iter().for_each(|entry| use_context(&entry.context));
+        match &message {
+            Message::Pctd(pctd) => {
+                pctd.entries.iter().for_each(|entry| use_context(&entry.context));
+            }
+            Message::ReplicaDelta(delta) => {
+                delta
+                    .entries
+                    .iter()
+                    .filter_map(|entry| entry.context.as_ref())
+                    .for_each(use_context);
+            }
+            _ => {}
         }
     }
 }

@@ -122,10 +122,10 @@ messages! {
     /// The sender closes the connection on purpose.
     Bye(Bye) = 0x27, false;
 
-    /// Room for high availability: changes of replicated sessions.
-    ReplicaDelta(Opaque) = 0x40, false;
-    /// Room for high availability: acknowledges them.
-    ReplicaAck(Opaque) = 0x41, false;
+    /// What an owner tells a standby of its sessions.
+    ReplicaDelta(ReplicaDelta) = 0x40, false;
+    /// That the standby has it.
+    ReplicaAck(ReplicaAck) = 0x41, false;
 }
 
 /// Asks for sessions to be moved from `source` to `target`.
@@ -367,9 +367,37 @@ pub struct Bye {
     pub reason: Refusal,
 }
 
-/// A body whose meaning another version defines.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Opaque(pub Vec<u8>);
+/// What an owner tells a standby of its sessions, as they are now.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct ReplicaDelta {
+    /// Counts the deltas of a connection, from one: one that is missed is noticed
+    /// at the next (RFC 6027 section 3.6).
+    pub number: u64,
+    /// The standby has now been told of every session that the owner keeps there; what
+    /// it holds beside them the owner does not know any more.
+    pub complete: bool,
+    /// One for each session.
+    pub entries: Vec<ReplicaEntry>,
+}
+
+/// What a standby shall hold of a session.
+#[derive(Debug, PartialEq, Encode, Decode)]
+pub struct ReplicaEntry {
+    /// Which session.
+    pub session: SessionId,
+    /// The owner's ownership of it; zero without a context.
+    pub epoch: SessionEpoch,
+    /// What is to be held, in place of what was. Absent: it ended, went to another
+    /// owner or has another standby.
+    pub context: Option<Context>,
+}
+
+/// Acknowledges deltas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReplicaAck {
+    /// The standby holds what every delta of the connection says, up to this one.
+    pub number: u64,
+}
 
 #[cfg(test)]
 mod tests;

@@ -293,8 +293,9 @@ MESSAGES = {
     0x25: ("PreflightAnswer", structure(request=ID, refused=refused), "refused"),
     0x26: ("Grant", structure(entries=sequence(pair(ID, N64, sequence(pair(sa, N64))))), "entries"),
     0x27: ("Bye", structure(reason=refusal), None),
-    0x40: ("ReplicaDelta", hexa, None),
-    0x41: ("ReplicaAck", hexa, None),
+    0x40: ("ReplicaDelta", structure(number=N64, complete=boolean, entries=sequence(
+        structure(session=ID, epoch=N64, context=option(context)))), "entries"),
+    0x41: ("ReplicaAck", structure(number=N64), None),
 }
 
 

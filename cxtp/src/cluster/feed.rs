@@ -20,9 +20,9 @@ use protocol_spec::id::{GatewayEpoch, SessionId};
 pub struct Revision(pub u64);
 
 /// One message of a feed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Counts the messages of a connection; acknowledged by this number.
+    /// Counts the messages of a connection, from one; acknowledged by this number.
     pub number: u64,
     /// Sessions whose state, as it is now, is to be told; or that they are gone.
     pub sessions: Vec<(SessionId, News)>,
@@ -210,6 +210,11 @@ impl Feed {
         self.sessions.get(&session).is_some_and(|entry| {
             entry.acknowledged >= revision && entry.acknowledged > entry.forgotten
         })
+    }
+
+    /// Whether the newest state of every session is on its way or acknowledged.
+    pub fn has_told_all(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// How far the standby is behind.

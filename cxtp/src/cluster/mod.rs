@@ -1,7 +1,8 @@
 //! High availability: who may speak for a session when its gateway dies, is cut
 //! off or hangs.
 //!
-//! An owner keeps replicas of its sessions at standbys ([`standbys`]). Owner and
+//! An owner keeps replicas of its sessions at standbys ([`standbys`], [`Replicator`],
+//! [`Replicas`]). Owner and
 //! standby of a pair share one [`Claim`] at an arbiter that both can write by
 //! compare-and-set. Two machines decide, one on each side:
 //!
@@ -33,6 +34,8 @@ mod blocks;
 mod choice;
 mod claim;
 mod feed;
+mod replicas;
+mod replicator;
 mod tenure;
 mod watch;
 
@@ -42,5 +45,7 @@ pub use choice::standbys;
 pub use claim::Sabotage;
 pub use claim::{Answer, Ask, Claim, ClaimMode, Timing, Version};
 pub use feed::{Batch, Feed, Lag, News, Revision};
+pub use replicas::Replicas;
+pub use replicator::{Replicator, Wish as ReplicaWish};
 pub use tenure::{Tenure, Wish};
 pub use watch::{Watch, WatchWish};

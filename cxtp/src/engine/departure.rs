@@ -172,7 +172,7 @@ impl Core {
             }
             // The target is told when the session goes on here: what waits there comes
             // back then, and would be lost before.
-            S::Halting => {}
+            S::Overdue | S::Halting => {}
             S::Committing => self.commit(id, session),
             S::Committed => self.committed(id, session),
             S::InDoubt => self.doubt(id, session, from),
@@ -385,7 +385,15 @@ impl Core {
     }
 
     pub(super) fn source_deadline(&mut self, id: SessionId, session: &mut Session) {
-        self.source(id, session, SourceEvent::Deadline);
+        let Place::Leaving(departure) = &mut session.place else { return };
+        let is_pause = departure.state == SourceState::Pausing && departure.file.is_none();
+        let event = if is_pause && departure.again < self.config.max_restage {
+            departure.again += 1;
+            SourceEvent::Late
+        } else {
+            SourceEvent::Deadline
+        };
+        self.source(id, session, event);
     }
 
     /// Stops a transfer for this reason where that is still possible.

@@ -45,6 +45,7 @@ pub use io::{
 };
 pub use journal::{Record, Recovered};
 pub use machine::Engine;
+pub(crate) use outbox::{FILL, estimate};
 #[cfg(feature = "sabotage")]
 pub use sabotage::Sabotage;
 pub use views::{Progress, SessionView, Standing};

@@ -272,7 +272,9 @@ impl Core {
         };
         match state {
             SourceState::Redelivering => departure.spent |= missing,
-            SourceState::Pausing if !matches!(event, SourceEvent::Busy | SourceEvent::Changed) => {
+            SourceState::Pausing | SourceState::Overdue
+                if !matches!(event, SourceEvent::Busy | SourceEvent::Changed) =>
+            {
                 departure.failure.get_or_insert(Failure::Aborted(refusal));
             }
             _ => {}

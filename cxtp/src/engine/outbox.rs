@@ -24,7 +24,7 @@ use super::{Event, GatewayCommand, Output, Record, Reply, SaNumbers, StageOrder}
 /// begins to stage while the rest is still on its way.
 const CONTEXTS: usize = 256;
 /// Estimated octets of the contexts or final data in one message.
-const FILL: usize = MAX_BODY / 2;
+pub(crate) const FILL: usize = MAX_BODY / 2;
 /// Sessions in one act of the gateway.
 const ACTS: usize = MAX_ENTRIES;
 
@@ -82,7 +82,7 @@ pub(super) fn gateway(name: &Name) -> Identity {
 }
 
 /// Octets of a context on the wire, from above and without encoding it.
-pub(super) fn estimate(context: &Context) -> usize {
+pub(crate) fn estimate(context: &Context) -> usize {
     let secrets = context.ike.as_ref().map_or(0, |ike| {
         let keys = match &ike.secrets {
             IkeSecrets::Seed { nonce_initiator, nonce_responder, shared, .. } => {

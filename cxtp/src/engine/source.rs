@@ -25,6 +25,9 @@ states! {
         Ready,
         /// It is being paused.
         Pausing,
+        /// It is being paused, which takes too long: it will be resumed as soon as it is,
+        /// and staged anew.
+        Overdue,
         /// It is being paused, and will be resumed as soon as it is.
         Halting,
         /// It is paused; *committed* is being written down.
@@ -99,6 +102,8 @@ states! {
         Waiting,
         /// The state lasted too long.
         Deadline,
+        /// So did its pause, which may be tried again.
+        Late,
         /// Somebody wants it to stay.
         Cancel,
         /// The connection with the target is gone.
@@ -167,7 +172,10 @@ impl SourceState {
     /// Whether it counts for the pause window.
     pub(super) fn in_pause_window(self) -> bool {
         use SourceState as S;
-        matches!(self, S::Pausing | S::Halting | S::Committing | S::Committed | S::Retreating)
+        matches!(
+            self,
+            S::Pausing | S::Overdue | S::Halting | S::Committing | S::Committed | S::Retreating
+        )
     }
 
     /// Whether its target is to be asked.
@@ -202,9 +210,14 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         (S::Pausing, E::Paused) => To(S::Committing),
         (S::Pausing, E::Differs) => To(S::Retreating),
         (S::Pausing, E::Busy) => To(S::Ready),
-        (S::Pausing, E::Changed) => To(S::Reading),
+        (S::Pausing | S::Overdue, E::Changed) => To(S::Reading),
         (S::Pausing, E::Unfit | E::Unpaused) => To(S::Resuming),
         (S::Pausing, E::Deadline | E::Cancel | E::PeerDown | E::Aborted) => To(S::Halting),
+        (S::Pausing, E::Late) => To(S::Overdue),
+        (S::Overdue, E::Paused | E::Differs | E::Unfit) => To(S::Retreating),
+        (S::Overdue, E::Busy) => To(S::Ready),
+        (S::Overdue, E::Unpaused) => To(S::Resuming),
+        (S::Overdue, E::Cancel | E::PeerDown | E::Aborted) => To(S::Halting),
         (S::Halting, E::Paused | E::Differs | E::Unfit | E::Unpaused) => To(S::Resuming),
         (S::Halting, E::Busy | E::Changed) => To(S::Kept),
 
@@ -247,15 +260,17 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
         (S::Retreating | S::Resuming, E::Deadline) => To(state),
 
         // Gone from the gateway. What is committed may be with the target.
-        (S::Reading | S::Staging | S::Ready | S::Pausing | S::Halting, E::Ended | E::Missing) => {
-            To(S::Ended)
-        }
+        (
+            S::Reading | S::Staging | S::Ready | S::Pausing | S::Overdue | S::Halting,
+            E::Ended | E::Missing,
+        ) => To(S::Ended),
         (S::Retreating | S::Resuming, E::Ended) => To(S::Ended),
         (
             S::Reading
             | S::Staging
             | S::Ready
             | S::Pausing
+            | S::Overdue
             | S::Halting
             | S::Retreating
             | S::Resuming,
@@ -264,7 +279,13 @@ pub fn step(state: SourceState, event: SourceEvent) -> Step<SourceState> {
 
         // A target has no business to be using what it was not given.
         (
-            S::Reading | S::Staging | S::Ready | S::Pausing | S::Halting | S::Committing,
+            S::Reading
+            | S::Staging
+            | S::Ready
+            | S::Pausing
+            | S::Overdue
+            | S::Halting
+            | S::Committing,
             E::Active,
         ) => Refused,
         // An operator cannot decide what is not in doubt.

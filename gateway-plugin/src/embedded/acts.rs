@@ -180,9 +180,12 @@ impl Gateway {
             body.forget_grants();
         }
         self.outside(|network| network.expect(id, &body.context))?;
-        // Nothing can refuse any more; what was known of it makes room. What an
-        // older staging held goes back: its source goes on meanwhile, and here it
-        // would grow too old.
+        // Nothing can refuse any more; what was known of it makes room, once the new
+        // one stands where packets look for it.
+        let session = Session::new(id, epoch, Phase::Staged { source, batch }, body);
+        self.install(&session);
+        // What an older staging held goes back: its source goes on meanwhile, and here
+        // it would grow too old.
         if let Some(before) = before {
             let came_from = match &lock(&before.guts).phase {
                 Phase::Staged { source, .. } => Some(source.clone()),
@@ -193,8 +196,6 @@ impl Gateway {
                 self.relay_held(id, held, &came_from);
             }
         }
-        let session = Session::new(id, epoch, Phase::Staged { source, batch }, body);
-        self.install(&session);
         Ok(generation)
     }
 
@@ -212,7 +213,6 @@ impl Gateway {
             };
         guts.body = None;
         let held = std::mem::take(&mut guts.held);
-        drop(guts);
         self.uninstall(session, &spis, &prefixes);
         held
     }

@@ -151,25 +151,29 @@ impl Gateway {
         let Some((spi, _)) = esp::peek(&buffer[RELAY..RELAY + length]) else {
             return count(&self.tallies.dropped_malformed);
         };
-        let Some(session) = self.spis.find(&spi) else {
-            count(&self.tallies.unknown_spi);
-            match via {
-                Via::Direct => self.unknown_spi(spi, from),
-                // Its sender thinks that the session is here; it may have it back.
-                Via::Relayed { neighbour, hops } => {
-                    self.relay(buffer, length, Kind::Outer, hops, from, neighbour);
-                }
+        while let Some(session) = self.spis.find(&spi) {
+            let mut guts = lock(&session.guts);
+            if guts.phase == Phase::Removed {
+                // Since it was found: another may stand there now.
+                continue;
+            }
+            if !self.in_use(&guts) {
+                return self.divert(session.id, &mut guts, buffer, length, Kind::Outer, from, via);
+            }
+            let opened = self.open(session.id, &mut guts, &mut buffer[RELAY..RELAY + length], from);
+            drop(guts);
+            if let Some(inner) = opened {
+                self.send_inner(&buffer[RELAY + inner.start..RELAY + inner.end]);
             }
             return;
-        };
-        let mut guts = lock(&session.guts);
-        if !self.in_use(&guts) {
-            return self.divert(session.id, &mut guts, buffer, length, Kind::Outer, from, via);
         }
-        let opened = self.open(session.id, &mut guts, &mut buffer[RELAY..RELAY + length], from);
-        drop(guts);
-        if let Some(inner) = opened {
-            self.send_inner(&buffer[RELAY + inner.start..RELAY + inner.end]);
+        count(&self.tallies.unknown_spi);
+        match via {
+            Via::Direct => self.unknown_spi(spi, from),
+            // Its sender thinks that the session is here; it may have it back.
+            Via::Relayed { neighbour, hops } => {
+                self.relay(buffer, length, Kind::Outer, hops, from, neighbour);
+            }
         }
     }
 
@@ -177,30 +181,34 @@ impl Gateway {
         let Some(flow) = Flow::parse(&buffer[RELAY..RELAY + length]) else {
             return count(&self.tallies.dropped_malformed);
         };
-        let Some(session) = self.routes.find(flow.destination) else {
-            count(&self.tallies.unknown_inner);
-            if let Via::Relayed { neighbour, hops } = via {
-                self.relay(buffer, length, Kind::Inner, hops, from, neighbour);
+        while let Some(session) = self.routes.find(flow.destination) {
+            let mut guts = lock(&session.guts);
+            if guts.phase == Phase::Removed {
+                continue;
+            }
+            if !self.in_use(&guts) {
+                return self.divert(session.id, &mut guts, buffer, length, Kind::Inner, from, via);
+            }
+            if matches!(via, Via::Relayed { .. }) {
+                // The inner network has not heard yet where the session is.
+                self.announce(&session);
+            }
+            match self.seal(session.id, &mut guts, &flow, &mut buffer[ESP_AT..]) {
+                Ok((remote, total)) => {
+                    drop(guts);
+                    self.send_outer(&buffer[ESP_AT..ESP_AT + total], remote);
+                }
+                Err(Dropped::Exhausted { .. }) => {
+                    let packet = &buffer[RELAY..RELAY + length];
+                    self.hold(&mut guts, packet, Kind::Inner, from, via.hops());
+                }
+                Err(_) => {}
             }
             return;
-        };
-        let mut guts = lock(&session.guts);
-        if !self.in_use(&guts) {
-            return self.divert(session.id, &mut guts, buffer, length, Kind::Inner, from, via);
         }
-        if matches!(via, Via::Relayed { .. }) {
-            // The inner network has not heard yet where the session is.
-            self.announce(&session);
-        }
-        match self.seal(session.id, &mut guts, &flow, &mut buffer[ESP_AT..]) {
-            Ok((remote, total)) => {
-                drop(guts);
-                self.send_outer(&buffer[ESP_AT..ESP_AT + total], remote);
-            }
-            Err(Dropped::Exhausted { .. }) => {
-                self.hold(&mut guts, &buffer[RELAY..RELAY + length], Kind::Inner, from, via.hops());
-            }
-            Err(_) => {}
+        count(&self.tallies.unknown_inner);
+        if let Via::Relayed { neighbour, hops } = via {
+            self.relay(buffer, length, Kind::Inner, hops, from, neighbour);
         }
     }
 
@@ -480,3 +488,6 @@ fn wait_after(error: &std::io::Error) {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+#[cfg(test)]
+mod tests;

@@ -321,7 +321,8 @@ impl Gateway {
         self.sessions.insert(session.id, Arc::clone(session));
     }
 
-    /// Takes a session out of the tables, wherever it still stands in them.
+    /// Takes a session out of the tables, wherever it still stands in them. Under its
+    /// lock: who finds it removed does not find it again.
     pub(crate) fn uninstall(&self, session: &Arc<Session>, spis: &[u32], prefixes: &[Prefix]) {
         let own = |other: &Arc<Session>| Arc::ptr_eq(other, session);
         for spi in spis {
@@ -422,20 +423,18 @@ impl Gateway {
     fn remove(&self, id: SessionId) -> Result<(), Refusal> {
         let _acting = lock(&self.acting);
         let session = self.sessions.find(&id).ok_or_else(|| no_session(id))?;
-        let body = {
-            let mut guts = lock(&session.guts);
-            if matches!(guts.phase, Phase::Released { .. } | Phase::Removed) {
-                return Err(no_session(id));
-            }
-            guts.phase = Phase::Removed;
-            let waiting = std::mem::take(&mut guts.held).len();
-            self.held.fetch_sub(waiting, Ordering::Relaxed);
-            guts.body.take()
-        };
-        if let Some(body) = body {
+        let mut guts = lock(&session.guts);
+        if matches!(guts.phase, Phase::Released { .. } | Phase::Removed) {
+            return Err(no_session(id));
+        }
+        guts.phase = Phase::Removed;
+        let waiting = std::mem::take(&mut guts.held).len();
+        self.held.fetch_sub(waiting, Ordering::Relaxed);
+        if let Some(body) = guts.body.take() {
             let spis: Vec<_> = body.spis().collect();
             self.uninstall(&session, &spis, &body.prefixes());
         }
+        drop(guts);
         self.emit(GatewayEvent::Down { session: id });
         self.outside(|network| network.forget(id))
     }

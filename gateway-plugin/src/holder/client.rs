@@ -42,6 +42,9 @@ use crate::plugin::{
 /// deadlines for what is asked of it. A gateway that has ended is noticed at once.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(1);
+/// For each session that an IKE daemon has to take or to speak for, which it does in its
+/// turn.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(4);
 /// For any answer, and for the beginning of a list, which may be of a million sessions.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a gateway that does not listen is waited for.
@@ -119,8 +122,10 @@ impl RemoteGateway {
     ) -> Result<Vec<R>, Fault> {
         let patience = match call {
             Call::LIST => LONGEST_TIMEOUT,
-            _ => LONGEST_TIMEOUT.min(CALL_TIMEOUT + SESSION_TIMEOUT * count as u32),
+            Call::STAGE | Call::ACTIVATE => CALL_TIMEOUT + DAEMON_TIMEOUT * count as u32,
+            _ => CALL_TIMEOUT + SESSION_TIMEOUT * count as u32,
         };
+        let patience = LONGEST_TIMEOUT.min(patience);
         let first = self.exchange_once(call, orders, patience)?;
         let error = match first {
             Ok(results) => return Ok(results),

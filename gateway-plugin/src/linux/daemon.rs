@@ -139,6 +139,15 @@ pub trait IkeDaemon: Send {
     /// A refusal that names what is missing.
     fn describe(&mut self, session: SessionId) -> Result<Described, Refusal>;
 
+    /// The secrets of a session's IKE SA, and which algorithms they are for. `None`
+    /// without one.
+    ///
+    /// # Errors
+    /// A refusal that names what is missing.
+    fn secrets(&mut self, session: SessionId) -> Result<Option<IkeSa>, Refusal> {
+        self.describe(session).map(|described| described.ike)
+    }
+
     /// Whether a session could be staged: configuration, pools, algorithms, SPIs.
     ///
     /// # Errors

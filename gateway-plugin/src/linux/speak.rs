@@ -7,14 +7,13 @@ use std::{
 };
 
 use protocol_spec::{
-    context::Context,
+    context::{Context, IkeSa},
     id::SessionId,
     status::{Refusal, Status},
     transfer::IkeFinals,
 };
 
 use super::{
-    daemon::Described,
     gateway::{Inner, lock},
     ground::{Flow, LetGo},
     life::MOST_TRIES,
@@ -48,7 +47,7 @@ impl Inner {
         let last = finals.last_response.as_deref().map(LastResponse::from_octets);
         let repeated = last.transpose().map_err(|error| error.to_string()).and_then(|last| {
             let (Some(last), Some(voice)) = (last, &self.voice) else { return Ok(()) };
-            voice.repeat(id, associate(self.daemon.describe(id))?, last);
+            voice.repeat(id, associate(self.daemon.secrets(id))?, last);
             Ok(())
         });
         if let Err(why) = repeated {
@@ -80,7 +79,7 @@ impl Inner {
         ) else {
             return Ok(());
         };
-        let association = associate(self.daemon.describe(id))?;
+        let association = associate(self.daemon.secrets(id))?;
         announcement.seal(&association).map_err(|error| error.to_string())?;
         let (message_id, sealed) = (announcement.message_id, announcement.clone());
         self.change(id, |session| session.announcement = Some(sealed));
@@ -158,8 +157,8 @@ impl Inner {
 }
 
 /// Our end of a session's IKE SA.
-fn associate(described: Result<Described, Refusal>) -> Result<Association, String> {
-    let ike = described.map_err(|refusal| refusal.to_string())?.ike;
+fn associate(ike: Result<Option<IkeSa>, Refusal>) -> Result<Association, String> {
+    let ike = ike.map_err(|refusal| refusal.to_string())?;
     let ike = ike.ok_or("it has no IKE SA")?;
     Association::new(&ike).map_err(|error| error.to_string())
 }

@@ -23,7 +23,7 @@ use crate::{
     xfrm::{Counters, KernelSa, SaId},
 };
 
-/// How long a daemon may need to make SAs.
+/// How long a daemon may need to make SAs before it is asked what became of them.
 const MADE: Duration = Duration::from_millis(800);
 /// How far ahead the end of numbers may be that the outer interface enforces.
 const FAR: u64 = 1 << 31;
@@ -172,17 +172,18 @@ impl Inner {
         let names = context::names(context)?;
         let spis: Vec<u32> = names.iter().map(|name| name.spi).collect();
         let begun = self.clock.now();
-        loop {
-            let there = self.first(&names, false)?.is_none();
+        while self.first(&names, false)?.is_some() {
             let patience = MADE.saturating_sub(self.clock.now() - begun);
-            if there || patience.is_zero() {
-                let mut sas = self.tables.with_spis(&spis)?;
-                sas.retain(|sa| names.contains(&sa.id));
-                // It knows why.
-                return if there { Ok(sas) } else { self.daemon.staged(context).map(|()| sas) };
+            if patience.is_zero() {
+                // It knows whether it will not, or has not got so far yet.
+                self.daemon.staged(context)?;
+                break;
             }
             self.tables.wait(patience)?;
         }
+        let mut sas = self.tables.with_spis(&spis)?;
+        sas.retain(|sa| names.contains(&sa.id));
+        Ok(sas)
     }
 
     /// A session that has gone makes way where its inner addresses or its client are

@@ -35,12 +35,11 @@ use crate::linux::{DaemonEvent, LastResponses};
 
 /// For one question to charon.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Until charon has done what a message told it.
-const SETTLED: Duration = Duration::from_millis(800);
+/// Until charon has done what a message told it, as long as it answers at all: on a busy
+/// machine its one thread for HA messages waits its turn.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How long what charon is and has configured is not asked again.
 const CONFIGURED: Duration = Duration::from_secs(1);
-/// For each IKE SA in a list of all: charon asks the kernel for its counters.
-const LISTED: Duration = Duration::from_millis(10);
 /// So many IKE SAs may have begun since the newest that was told of.
 const BEGUN: u32 = 4;
 /// Events of vici that wait.
@@ -245,7 +244,7 @@ impl Charon {
         self.facts.clear();
         self.effects.clear();
         let mark = lock(&self.tracker).mark();
-        let sas = self.list().map_err(|error| {
+        let sas = self.vici.list_sas(PATIENCE).map_err(|error| {
             let path = self.settings.vici.clone();
             CharonError::Vici { path, error }
         })?;
@@ -276,12 +275,6 @@ impl Charon {
         Ok(())
     }
 
-    /// All IKE SAs as vici has them now.
-    fn list(&mut self) -> Result<Vec<IkeSaInfo>, ViciError> {
-        let known = u32::try_from(lock(&self.tracker).sessions().count()).unwrap_or(u32::MAX);
-        self.vici.list_sas(PATIENCE + LISTED.saturating_mul(known))
-    }
-
     /// `parked` says whether sessions are staged.
     fn resync(&mut self, segment: u16, parked: bool) -> Result<(), Refusal> {
         let version = self.version()?;
@@ -297,11 +290,11 @@ impl Charon {
 
     /// The IKE SA of a session as vici has it now.
     fn ask(&mut self, session: SessionId) -> Result<IkeSaInfo, Refusal> {
-        if let Some(found) = self.look_up(session)? {
+        if let Some(found) = self.look_up(session, PATIENCE)? {
             return Ok(found);
         }
         let wanted = self.ike(session)?.spis();
-        let all = self.list().map_err(unanswered)?;
+        let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
         let found = all.into_iter().find(|sa| spis(sa) == wanted).ok_or_else(|| {
             let detail = format!("charon has no IKE SA of session {session} any more");
             Refusal::new(Status::SessionEnded, detail)
@@ -311,10 +304,14 @@ impl Charon {
     }
 
     /// The same if it has its number, or one that it may have.
-    fn look_up(&mut self, session: SessionId) -> Result<Option<IkeSaInfo>, Refusal> {
+    fn look_up(
+        &mut self,
+        session: SessionId,
+        patience: Duration,
+    ) -> Result<Option<IkeSaInfo>, Refusal> {
         let wanted = self.ike(session)?.spis();
         for number in self.news.numbers(wanted, BEGUN) {
-            if let Some(found) = self.vici.find_sa(number, PATIENCE).map_err(unanswered)?
+            if let Some(found) = self.vici.find_sa(number, patience).map_err(unanswered)?
                 && spis(&found) == wanted
             {
                 self.news.told(wanted, number);

@@ -22,7 +22,10 @@ use nix::{
 
 pub use sas::{ChildSa, IkeSa};
 
-use super::net::{Namespace, output};
+use super::{
+    gateway::niceness,
+    net::{GATEWAYS, Namespace, output},
+};
 use crate::process::{tail, wait_for};
 
 /// The program.
@@ -61,7 +64,10 @@ impl Charon {
     pub fn run(&mut self) -> Result<()> {
         let said = fs::File::create(self.folder.join("charon.out"))?;
         // Its process id lies in /run, of which each charon has its own.
-        let script = format!("mount -t tmpfs tmpfs /run && exec {CHARON}");
+        let first = GATEWAYS.contains(&self.node.as_str()).then(|| niceness("charon")).flatten();
+        let first = first.map(|niceness| format!("nice --adjustment={niceness} "));
+        let first = first.unwrap_or_default();
+        let script = format!("mount -t tmpfs tmpfs /run && exec {first}{CHARON}");
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "sh", "-c", &script])

@@ -34,14 +34,15 @@ const PORT: u16 = 4067;
 /// What a process may need from its start until it answers.
 const START: Duration = Duration::from_secs(30);
 
-/// The units by which our processes are installed.
-const UNITS: [(&str, &str); 2] = [
+/// The units by which our processes are installed, and what is added to charon's.
+const UNITS: [(&str, &str); 3] = [
     ("cxtp-linux", include_str!("../../../packaging/cxtp-linux.service")),
     ("cxtpd", include_str!("../../../packaging/cxtpd.service")),
+    ("charon", include_str!("../../../packaging/strongswan.service.d/cxtp.conf")),
 ];
 
 /// The niceness that its unit gives a process.
-fn niceness(of: &str) -> Option<i8> {
+pub(super) fn niceness(of: &str) -> Option<i8> {
     let (_, unit) = UNITS.iter().find(|(name, _)| *name == of)?;
     unit.lines().find_map(|line| line.strip_prefix("Nice="))?.parse().ok()
 }

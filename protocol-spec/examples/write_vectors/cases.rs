@@ -7,7 +7,8 @@ use protocol_spec::{
     id::{BatchId, GatewayEpoch, Generation, RequestId, SessionEpoch, SessionId},
     message::{
         Authority, Bye, CtReq, Ctaa, Ctar, Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Grant, Heartbeat,
-        Hello, Lane, Message, Opaque, Preflight, PreflightAnswer, Query, QueryAnswer, TargetState,
+        Hello, Lane, Message, Preflight, PreflightAnswer, Query, QueryAnswer, ReplicaAck,
+        ReplicaDelta, ReplicaEntry, TargetState,
     },
     profile::{Capabilities, Feature},
     samples::{context, finals, name, order_claims, token_claims},
@@ -242,10 +243,25 @@ fn connection() -> Vec<Case> {
         ),
         (
             "replica-delta",
-            "Octets that another version gives a meaning",
-            Message::ReplicaDelta(Opaque(vec![1, 2, 3])),
+            "A standby shall hold one session, and another one no longer",
+            Message::ReplicaDelta(ReplicaDelta {
+                number: 7,
+                complete: true,
+                entries: vec![
+                    ReplicaEntry {
+                        session: context(0).session,
+                        epoch: SessionEpoch(3),
+                        context: Some(context(0x77)),
+                    },
+                    ReplicaEntry { session: S2, epoch: SessionEpoch(0), context: None },
+                ],
+            }),
         ),
-        ("replica-ack", "The same, empty", Message::ReplicaAck(Opaque(vec![]))),
+        (
+            "replica-ack",
+            "The standby has all up to the seventh delta",
+            Message::ReplicaAck(ReplicaAck { number: 7 }),
+        ),
     ]
 }
 

@@ -1,12 +1,12 @@
-use super::{
-    ALPN, Authority, BadFrame, Bye, CtReq, Kind, Message, Opaque, Query, VERSION, negotiate,
-};
+use super::{ALPN, Authority, BadFrame, Bye, CtReq, Kind, Message, Query, VERSION, negotiate};
 use crate::{
     codec::Malformed,
     frame::{CRITICAL, HEADER, Header, TooLong},
     id::{BatchId, RequestId, SessionEpoch, SessionId},
     limits::{MAX_BODY, MAX_ENTRIES},
+    samples::order_claims,
     status::{Refusal, Status},
+    token::Order,
 };
 
 fn bye() -> Message {
@@ -50,9 +50,16 @@ fn a_header_that_claims_too_much_is_refused_before_its_body_is_read() {
 // proves CXTP-3.1-3
 #[test]
 fn no_frame_is_written_that_a_peer_would_refuse() {
-    let body = |octets| Message::ReplicaDelta(Opaque(vec![0; octets])).to_frame();
-    assert_eq!(body(MAX_BODY).err(), Some(Malformed::Oversized));
-    assert_eq!(body(MAX_BODY - 5).unwrap().len(), HEADER + MAX_BODY);
+    // The signature takes what the rest of the body leaves.
+    let order = |octets| {
+        let order = Order { claims: order_claims(), signature: vec![0; octets] };
+        let authority = Authority::Order(order);
+        Message::CtReq(CtReq { request: RequestId([1; 16]), sessions: vec![], authority })
+            .to_frame()
+    };
+    let rest = order(MAX_BODY / 2).unwrap().len() - HEADER - MAX_BODY / 2;
+    assert_eq!(order(MAX_BODY - rest).unwrap().len(), HEADER + MAX_BODY);
+    assert_eq!(order(MAX_BODY - rest + 1).err(), Some(Malformed::Oversized));
     assert_eq!(requests(MAX_ENTRIES + 1).to_frame().err(), Some(Malformed::Oversized));
 }
 

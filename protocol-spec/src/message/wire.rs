@@ -105,11 +105,8 @@ impl Message {
             Self::Preflight(m) => m.profiles.len(),
             Self::PreflightAnswer(m) => m.refused.len(),
             Self::Grant(m) => m.entries.len(),
-            Self::Hello(_)
-            | Self::Heartbeat(_)
-            | Self::Bye(_)
-            | Self::ReplicaDelta(_)
-            | Self::ReplicaAck(_) => 0,
+            Self::ReplicaDelta(m) => m.entries.len(),
+            Self::Hello(_) | Self::Heartbeat(_) | Self::Bye(_) | Self::ReplicaAck(_) => 0,
         }
     }
 }

@@ -10,8 +10,8 @@ use protocol_spec::{
     },
     message::{
         Authority, Bye, CtReq, Ctaa, Ctar, Ctc, Ctd, CtdEntry, Ctdr, CtdrEntry, Grant, Heartbeat,
-        Hello, Lane, Message, Opaque, Pctd, PctdEntry, Preflight, PreflightAnswer, Query,
-        QueryAnswer, TargetState,
+        Hello, Lane, Message, Pctd, PctdEntry, Preflight, PreflightAnswer, Query, QueryAnswer,
+        ReplicaAck, ReplicaDelta, ReplicaEntry, TargetState,
     },
     profile::{Capabilities, ChildProfile, Profile},
     token::{Order, OrderClaims, Token, TokenClaims},
@@ -58,6 +58,9 @@ structs! {
     PreflightAnswer { request, refused }
     Grant { entries }
     Bye { reason }
+    ReplicaDelta { number, complete, entries }
+    ReplicaEntry { session, epoch, context }
+    ReplicaAck { number }
 
     Token { claims, mac }
     TokenClaims { session, ike_spis, source, target, mode, sequence, expires }
@@ -113,13 +116,4 @@ structs! {
     LifetimeUsed { octets, packets, age, since_first_use }
     LifetimeLimit { octets, packets, age, since_first_use }
     Load { packets_per_second, octets_per_second }
-}
-
-impl Shape for Opaque {
-    fn json(&self) -> serde_json::Value {
-        self.0.json()
-    }
-    fn draw(entropy: &mut Entropy<'_>) -> Self {
-        Self(Shape::draw(entropy))
-    }
 }

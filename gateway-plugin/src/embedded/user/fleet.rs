@@ -18,7 +18,7 @@ use protocol_spec::{
 };
 
 use super::{
-    super::{Addresses, GatewayAdmin, esp::Cipher, table::lock, window},
+    super::{Addresses, GatewayAdmin, esp::Cipher, gateway::make_room, table::lock, window},
     report::{FleetReport, SessionReport},
     shape::{MAX_NUMBER, PairKeys, SessionShape},
     tally::{Counts, Tally},
@@ -472,12 +472,6 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     })?;
-    let options = socket2::SockRef::from(&socket);
-    if let Err(error) = options
-        .set_recv_buffer_size(SOCKET_BUFFER)
-        .and_then(|()| options.set_send_buffer_size(SOCKET_BUFFER))
-    {
-        tracing::debug!(%error, "the socket keeps its buffers");
-    }
+    make_room(&socket2::SockRef::from(&socket), SOCKET_BUFFER);
     Ok(socket)
 }

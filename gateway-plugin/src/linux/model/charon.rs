@@ -199,11 +199,21 @@ impl IkeDaemon for ModelCharon {
         if ground.ike.contains_key(&spis) {
             return Err(Refusal::new(Status::SpiCollision, "charon has these IKE SPIs"));
         }
-        ground.put(sas, policies)?;
+        if ground.slow {
+            ground.unmade.push((sas, policies));
+        } else {
+            ground.put(sas, policies)?;
+        }
         ground.ike.insert(spis, session);
         let known = Known { session: context.session, generation: context.generation };
         self.told.insert(spis, (known, children));
         Ok(())
+    }
+
+    fn staged(&mut self, _: &Context) -> Result<(), Refusal> {
+        let mut ground = lock(&self.ground);
+        let unmade = std::mem::take(&mut ground.unmade);
+        unmade.into_iter().try_for_each(|(sas, policies)| ground.put(sas, policies))
     }
 
     fn installs_children(&self) -> bool {

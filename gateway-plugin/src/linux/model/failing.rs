@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use protocol_spec::{
-    context::Context,
+    context::{Context, IkeSa},
     id::SessionId,
     profile::{Capabilities, Profile},
     status::Refusal,
@@ -52,12 +52,20 @@ impl IkeDaemon for Failing {
         self.may("describe").and_then(|()| self.daemon.describe(session))
     }
 
+    fn secrets(&mut self, session: SessionId) -> Result<Option<IkeSa>, Refusal> {
+        self.may("secrets").and_then(|()| self.daemon.secrets(session))
+    }
+
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         self.may("admit").and_then(|()| self.daemon.admit(profile))
     }
 
     fn stage(&mut self, context: &Context, local: Option<IpAddr>) -> Result<(), Refusal> {
         self.may("daemon.stage").and_then(|()| self.daemon.stage(context, local))
+    }
+
+    fn staged(&mut self, context: &Context) -> Result<(), Refusal> {
+        self.may("daemon.staged").and_then(|()| self.daemon.staged(context))
     }
 
     fn installs_children(&self) -> bool {

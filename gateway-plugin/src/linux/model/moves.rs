@@ -10,7 +10,9 @@ use protocol_spec::{
 
 use super::{
     Bench, Fail, Kind,
+    bench::index,
     drive::{Ledger, other},
+    ground::lock,
 };
 use crate::conformance::{Harness, Side};
 
@@ -241,4 +243,15 @@ proptest! {
     ) {
         holds(Kind::Charon, trials);
     }
+}
+
+#[test]
+fn a_daemon_that_is_slow_is_waited_for() {
+    let mut bench = Bench::new(Kind::Charon);
+    let id = bench.provision().unwrap();
+    lock(&bench.grounds[index(Side::Target)]).slow = true;
+    bench.stage(Side::Source, id, 1).unwrap();
+    let finals = bench.pause(Side::Source, id).unwrap();
+    bench.activate(Side::Target, id, 1, &finals).unwrap();
+    assert!(bench.passes(Side::Target, id));
 }

@@ -54,9 +54,13 @@ impl Charon {
     ) -> Result<IkeSaInfo, Refusal> {
         let clock = crate::holder::clock::Clock::start();
         loop {
-            let late = clock.now() >= patience;
+            let left = patience.saturating_sub(clock.now());
+            let late = left.is_zero();
             // One that charon does not have yet is not looked for among all.
-            let asked = if late { Some(self.ask(session)?) } else { self.look_up(session)? };
+            let asked = match late {
+                true => Some(self.ask(session)?),
+                false => self.look_up(session, left.max(PATIENCE))?,
+            };
             match asked {
                 Some(sa) if holds(&sa) || late => return Ok(sa),
                 _ => std::thread::park_timeout(LOOK_AGAIN),
@@ -73,7 +77,7 @@ impl Charon {
             let there = match self.news.number_before(old, new) {
                 Some(number) => self.vici.find_sa(number, PATIENCE).map_err(unanswered)?,
                 None => {
-                    let all = self.list().map_err(unanswered)?;
+                    let all = self.vici.list_sas(PATIENCE).map_err(unanswered)?;
                     all.into_iter().find(|sa| spis(sa) == old)
                 }
             };
@@ -237,6 +241,12 @@ impl IkeDaemon for Charon {
         Ok(Described { known, children: children.collect(), ike: Some(ike), is_quiet })
     }
 
+    fn secrets(&mut self, session: SessionId) -> Result<Option<IkeSa>, Refusal> {
+        let told = lock(&self.tracker).describe(session);
+        let told = told.map_err(|error| Refusal::new(Status::GatewayFault, error.to_string()))?;
+        Ok(Some(told.ike))
+    }
+
     fn admit(&mut self, profile: &Profile) -> Result<(), Refusal> {
         self.notice_another();
         let facts = match self.facts.get() {
@@ -290,7 +300,11 @@ impl IkeDaemon for Charon {
             up.filter_map(|child| child.spi_in).collect()
         };
         let id = context.session;
-        let sa = self.wait(id, SETTLED, |sa| sa.is_passive() && installed(sa) == wanted)?;
+        // Parking it was the last message: whatever is missing after it does not come.
+        let park = self.segments.address_in(self.segments.parking());
+        let is_over = |sa: &IkeSaInfo| Some(sa.remote.ip()) == park;
+        let is_done = |sa: &IkeSaInfo| sa.is_passive() && installed(sa) == wanted;
+        let sa = self.wait(id, SETTLED, |sa| is_done(sa) || is_over(sa))?;
         if !sa.is_passive() {
             let detail =
                 format!("charon has the IKE SA in state {:?} instead of passive", sa.state);
@@ -372,6 +386,10 @@ impl IkeDaemon for Charon {
             let detail = "charon was started anew after the session was staged";
             return Err(Refusal::new(Status::SessionEnded, detail));
         }
+        // Asked before it has read them, it would be kept from them. Whether it has done
+        // what they say is asked below.
+        let read = self.socket.settle(PATIENCE);
+        tracing::debug!(%session, ?read, "charon has read");
         // Its true address comes after it is established: who asks in between would
         // write the gate's down.
         let is_up =

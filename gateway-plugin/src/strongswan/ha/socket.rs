@@ -239,12 +239,17 @@ impl HaSocket {
         patience: Duration,
         holds: impl Fn(Queue) -> bool,
     ) -> Result<Queue, SocketError> {
-        let mut left = patience;
+        let (mut left, mut before) = (patience, u64::MAX);
         loop {
             let queue = holder::queue(self.charon).ok_or_else(|| self.no_charon())?;
             if holds(queue) {
                 return Ok(queue);
             }
+            // Whoever reads is slow, not stuck.
+            if queue.octets < before {
+                left = patience;
+            }
+            before = queue.octets;
             left = left.checked_sub(LOOK_AGAIN).ok_or(SocketError::Stuck { patience })?;
             std::thread::sleep(LOOK_AGAIN);
         }

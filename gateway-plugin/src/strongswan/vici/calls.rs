@@ -62,7 +62,7 @@ impl Client {
     }
 
     /// One IKE SA with its Child SAs, or `None` if there is none with this
-    /// number.
+    /// number. Waits for none but this one.
     ///
     /// # Errors
     /// See [`ViciError`].
@@ -71,9 +71,16 @@ impl Client {
         unique_id: u32,
         timeout: Duration,
     ) -> Result<Option<IkeSaInfo>, ViciError> {
-        let found = self.sas(Which::Ike(unique_id).argument(), timeout)?;
+        let one = || Which::Ike(unique_id).argument();
         // Zero would be no filter at all.
-        Ok(found.into_iter().find(|sa| sa.unique_id == unique_id))
+        let this = |sa: &IkeSaInfo| sa.unique_id == unique_id;
+        // charon looks through all of them, and would wait for each at which a thread
+        // of its is working: of many some always are.
+        let free = self.sas(one().with("noblock", "yes"), timeout)?;
+        if let Some(found) = free.into_iter().find(this) {
+            return Ok(Some(found));
+        }
+        Ok(self.sas(one(), timeout)?.into_iter().find(this))
     }
 
     fn sas(&mut self, arguments: Section, timeout: Duration) -> Result<Vec<IkeSaInfo>, ViciError> {

@@ -12,7 +12,8 @@ use super::{
 
 /// Asks charon, one command at a time.
 ///
-/// Every call returns within its timeout. vici has no numbers that tie an answer
+/// Every call returns within its timeout; one that is answered by events, within its
+/// timeout after the last of them, for how long a list is nobody knows before. vici has no numbers that tie an answer
 /// to its request, so an answer that comes late could be taken for that of the
 /// next request: after any failure in the middle of a call the connection is
 /// closed, and before each call a kept one is looked at; the next call opens a
@@ -140,7 +141,10 @@ impl Talk<'_> {
         loop {
             match self.receive()? {
                 Packet::Response(answer) => return Ok(answer),
-                Packet::Event { name, message } if Some(name.as_str()) == event => each(message)?,
+                Packet::Event { name, message } if Some(name.as_str()) == event => {
+                    each(message)?;
+                    self.deadline = self.deadline.again();
+                }
                 Packet::UnknownCommand => {
                     return Err(ViciError::UnknownCommand { command: self.command.to_owned() });
                 }

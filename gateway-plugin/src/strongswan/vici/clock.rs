@@ -29,6 +29,11 @@ impl Deadline {
         (!left.is_zero()).then_some(left)
     }
 
+    /// The same time once more.
+    pub(super) fn again(self) -> Self {
+        Self::after(self.given)
+    }
+
     /// The time that was given in the beginning.
     pub(super) fn given(&self) -> Duration {
         self.given

@@ -270,7 +270,8 @@ const HA: &str = "install_routes = no
 fn strongswan(plugins: &str, more: &str) -> String {
     // `@` stands for charon's folder.
     format!(
-        "charon {{\n  load = {PLUGINS} {plugins}\n  retransmit_tries = 5\n  \
+        "charon {{\n  load = {PLUGINS} {plugins}\n  ikesa_table_size = 1024\n  \
+         ikesa_table_segments = 16\n  retransmit_tries = 5\n  \
          retransmit_timeout = 1.0\n  {more}\n  plugins {{ vici {{ socket = unix://@/{VICI} }} }}\n  \
          filelog {{ log {{ path = @/{LOG}\n    time_format = %s\n    time_add_ms = yes\n    \
          default = 1\n    ike = 1\n    cfg = 1\n    flush_line = yes }} }}\n}}\n"

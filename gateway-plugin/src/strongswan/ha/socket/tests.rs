@@ -112,6 +112,23 @@ fn a_charon_that_does_not_read_is_not_flooded() {
 }
 
 #[test]
+fn a_charon_that_reads_slowly_is_not_stuck() {
+    let (ours, charon) = pair();
+    let some: Vec<Datagram> = (0..10).map(|_| resync()).collect();
+    ours.send(&some, SOON).unwrap();
+    let patience = Duration::from_millis(150);
+    let reader = std::thread::spawn(move || {
+        for _ in 0..10 {
+            std::thread::park_timeout(patience / 3);
+            charon.recv(&mut [0; 64]).unwrap();
+        }
+        charon
+    });
+    ours.settle(patience).unwrap();
+    drop(reader.join().unwrap());
+}
+
+#[test]
 fn without_systemd_there_is_nothing_to_inherit() {
     assert!(HaSocket::inherit(DEFAULT_CHARON).unwrap().is_none());
 }

@@ -64,15 +64,24 @@ fn commands_say_what_they_mean() {
 fn one_sa_is_found_among_what_a_filter_lets_through() {
     let fake = Fake::new(vec![Box::new(|mut peer| {
         peer.register(&Packet::Confirm);
-        for wanted in ["1", "2"] {
-            assert_eq!(arguments(&mut peer, "list-sas").text("ike-id").unwrap(), wanted);
-            peer.event("list-sa", Section::new().with_section("vpn", ike_section()));
+        // One at which charon is working is waited for, and no other.
+        let asked = [("1", true, true), ("2", true, true), ("2", false, true)];
+        for (wanted, skips, tells) in
+            asked.into_iter().chain([("1", true, false), ("1", false, true)])
+        {
+            let said = arguments(&mut peer, "list-sas");
+            assert_eq!(said.text("ike-id").unwrap(), wanted);
+            assert_eq!(said.optional_text("noblock").unwrap().is_some(), skips);
+            if tells {
+                peer.event("list-sa", Section::new().with_section("vpn", ike_section()));
+            }
             peer.write(&Packet::Response(Section::new()));
         }
     })]);
     let mut client = Client::new(&fake.path);
     assert_eq!(client.find_sa(1, LONG).unwrap().unwrap().name, "vpn");
     assert_eq!(client.find_sa(2, LONG), Ok(None));
+    assert_eq!(client.find_sa(1, LONG).unwrap().unwrap().name, "vpn");
     drop(client);
     fake.finish();
 }

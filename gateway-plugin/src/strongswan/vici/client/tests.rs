@@ -85,6 +85,36 @@ fn a_stream_gives_every_event_and_registers_once() {
 }
 
 #[test]
+fn a_stream_that_goes_on_is_not_late_however_long_it_is() {
+    let timeout = Duration::from_millis(200);
+    let fake = Fake::new(vec![Box::new(move |mut peer| {
+        peer.register(&Packet::Confirm);
+        peer.request();
+        for _ in 0..8 {
+            std::thread::park_timeout(timeout / 4);
+            peer.event("one", Section::new());
+        }
+        peer.write(&Packet::Response(Section::new()));
+        // What does not go on is late.
+        peer.request();
+        peer.event("one", Section::new());
+        assert!(peer.read().is_none());
+    })]);
+    let mut client = Client::new(&fake.path);
+    let mut seen = 0;
+    let mut each = |_| {
+        seen += 1;
+        Ok(())
+    };
+    client.stream("list", "one", Section::new(), timeout, &mut each).unwrap();
+    let late = client.stream("list", "one", Section::new(), timeout, &mut each).unwrap_err();
+    assert!(matches!(late, ViciError::TimedOut { .. }), "{late}");
+    assert_eq!(seen, 9);
+    drop(client);
+    fake.finish();
+}
+
+#[test]
 fn a_death_in_the_middle_of_an_answer_is_an_error_at_once_and_the_next_call_works() {
     let half = |mut peer: crate::strongswan::vici::fake::Peer| {
         peer.request();
