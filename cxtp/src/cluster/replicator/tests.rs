@@ -22,6 +22,8 @@ fn replicator(copies: usize) -> Replicator {
     Replicator::new(name(0), (0..4).map(name), copies, 8)
 }
 
+type Contexts = Vec<(SessionId, Option<Context>)>;
+
 /// An owner and three standbys, what its gateway has, and what is on its way.
 struct World {
     owner: Replicator,
@@ -33,7 +35,7 @@ struct World {
     readable: bool,
     deltas: BTreeMap<Name, VecDeque<ReplicaDelta>>,
     /// What was read, each when it was ordered.
-    reads: VecDeque<(u64, Vec<(SessionId, Option<Context>)>)>,
+    reads: VecDeque<(u64, Contexts)>,
     acks: VecDeque<(Name, u64)>,
 }
 
