@@ -31,6 +31,9 @@ pub struct Report {
     pub packets_reordered: u64,
     /// The longest gap, one way, while sessions moved.
     pub gap_ms_max: f64,
+    /// The longest gap less what the sender itself was silent in it: what gateways and
+    /// network held up, or lost.
+    pub held_ms_max: f64,
     /// The longest gap in the same traffic before.
     pub gap_ms_baseline: f64,
     /// The longest that the sender itself fell behind.

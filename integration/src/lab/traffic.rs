@@ -88,6 +88,8 @@ pub struct Tally {
     pub reordered: u64,
     /// The longest time between two packets of a flow, one way, in milliseconds.
     pub gap_ms: f64,
+    /// The longest such time less what the sender itself was silent in it.
+    pub held_ms: f64,
     /// The longest that the sender itself fell behind, in milliseconds: such a machine
     /// was busy with other things.
     pub sender_late_ms: f64,
@@ -129,8 +131,10 @@ impl Traffic {
             pairs.push(sockets(flow, PORT + flow.number)?);
         }
         let ways = flows.len() * 2;
+        let interval = Duration::from_secs(1) / rate;
+        let pace = interval.saturating_mul(u32::try_from(flows.len()).unwrap_or(u32::MAX));
         let shared = Arc::new(Shared {
-            counts: (0..ways).map(|_| Mutex::new(Count::default())).collect(),
+            counts: (0..ways).map(|_| Mutex::new(Count::new(pace))).collect(),
             sent: (0..ways).map(|_| AtomicU64::new(0)).collect(),
             refused: Mutex::default(),
             stop_sending: AtomicBool::new(false),
@@ -140,7 +144,6 @@ impl Traffic {
             rounds: AtomicU64::new(0),
         });
         let pairs = Arc::new(pairs);
-        let interval = Duration::from_secs(1) / rate;
         let (sends, receives) = (Arc::clone(&shared), Arc::clone(&shared));
         let (out, back) = (Arc::clone(&pairs), pairs);
         let name = |name: &str| std::thread::Builder::new().name(name.into());
@@ -161,6 +164,13 @@ impl Traffic {
         let counts = self.shared.counts.iter();
         let gaps = counts.map(|count| lock(count).take_gap());
         millis(gaps.max().unwrap_or_default())
+    }
+
+    /// The longest gap since the last call of [`Traffic::take_gap`], less what the sender
+    /// itself was silent in it, in milliseconds.
+    pub fn held(&self) -> f64 {
+        let held = self.shared.counts.iter().map(|count| lock(count).held());
+        millis(held.max().unwrap_or_default())
     }
 
     /// The longest that a packet of each flow was on its way since the last call, either
@@ -223,6 +233,7 @@ impl Traffic {
             tally.lost += sent.saturating_sub(count.seen());
             tally.duplicated += count.duplicated();
             tally.reordered += count.reordered();
+            tally.held_ms = tally.held_ms.max(millis(count.held()));
             tally.gap_ms = tally.gap_ms.max(millis(count.take_gap()));
         }
         tally.refused = self.shared.refusals().values().sum();

@@ -297,6 +297,7 @@ impl World {
     /// # Errors
     /// If it failed.
     pub fn count_traffic(&mut self, traffic: Traffic) -> Result<Tally> {
+        let held = traffic.held();
         let gap = traffic.take_gap();
         let refusals = traffic.refusals();
         if !refusals.is_empty() {
@@ -304,8 +305,10 @@ impl World {
             all.as_array_mut().into_iter().for_each(|all| all.push(json!(refusals)));
         }
         let tally = traffic.stop()?;
-        let tally = Tally { gap_ms: tally.gap_ms.max(gap), ..tally };
+        let (gap_ms, held_ms) = (tally.gap_ms.max(gap), tally.held_ms.max(held));
+        let tally = Tally { gap_ms, held_ms, ..tally };
         self.report.gap_ms_max = self.report.gap_ms_max.max(tally.gap_ms);
+        self.report.held_ms_max = self.report.held_ms_max.max(tally.held_ms);
         self.report.traffic(&tally);
         Ok(tally)
     }

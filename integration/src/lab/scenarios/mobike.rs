@@ -65,7 +65,7 @@ pub fn multi_lan(_: &[PathBuf]) -> Result<Value> {
     let refused = Refused::at(USER)?.since(before);
     let mut report: Report = world.gather()?;
     refused.judge(&mut report);
-    let (gap, alone) = (report.gap_ms_max, report.gap_ms_baseline.max(own.gap_ms));
+    let (gap, alone) = (report.held_ms_max, report.gap_ms_baseline.max(own.gap_ms));
     let bound = GAP.max(2.0 * alone);
     report.expect(gap <= bound, || format!("a gap of {gap} ms, and {bound} ms are allowed"));
     report.more.insert("own_change".into(), json!(own));

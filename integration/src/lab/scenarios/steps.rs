@@ -8,6 +8,7 @@ use cxtp::service::api::Summary;
 
 use super::crash::Played;
 use crate::{
+    clock::Deadline,
     lab::{
         gateway::Site,
         net::{GATEWAYS, Namespace, output},
@@ -16,6 +17,8 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// After this time what a gateway was asked is answered, and was no order to pause.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// Where a transfer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,15 +134,31 @@ impl Held {
                 source.freeze_linux(true)?;
                 target.freeze_linux(false)?;
                 self.stands(played, there, &["Staged"])?;
-                self.stands(played, here, &["Pausing"])?;
+                self.stands(played, here, &["Pausing", "Overdue"])?;
                 self.comes("an order to pause", || source.daemon_is_waiting())
             }
             Step::Paused => {
-                source.freeze_daemon(true)?;
-                source.freeze_linux(false)?;
                 let sas = played.world.users[0].sas()?;
                 let spis = &sas.first().context("the user has no IKE SA")?.spis;
-                self.comes("a blocked session", || blocked(here, &spis[0]))
+                let patience = Deadline::after(PATIENCE);
+                loop {
+                    source.freeze_daemon(true)?;
+                    source.freeze_linux(false)?;
+                    let answer = Deadline::after(ANSWER);
+                    let is_blocked = wait_for("a blocked session", PATIENCE, || {
+                        let is_blocked = blocked(here, &spis[0])?;
+                        Ok((is_blocked || answer.passed()).then_some(is_blocked))
+                    })?;
+                    if is_blocked {
+                        return Ok(());
+                    }
+                    ensure!(!patience.passed(), "no blocked session within {PATIENCE:?}");
+                    // It had asked whether its gateway is there: the order comes next.
+                    source.freeze_linux(true)?;
+                    source.freeze_daemon(false)?;
+                    self.stands(played, here, &["Pausing", "Overdue"])?;
+                    self.comes("an order to pause", || source.daemon_is_waiting())?;
+                }
             }
             Step::Committed => {
                 target.freeze_daemon(true)?;
