@@ -6,10 +6,9 @@
 //! it allows, so that a process that is killed in between finds a session as
 //! somebody who repeats the act expects it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use protocol_spec::{
-    context::Context,
     id::{Name, SessionId},
     status::{Refusal, Status},
     transfer::{ChildFinals, Finals},
@@ -17,140 +16,32 @@ use protocol_spec::{
 
 use super::{
     context,
-    daemon::{Described, Spis},
+    daemon::Spis,
     gateway::Inner,
+    look::Whole,
     pair::Pair,
     session::{Paths, Phase, Session, no_session},
     voice::ANNOUNCES,
 };
 use crate::{
+    holder::clock::Clock,
     plugin::{Pause, Release, Resume},
     xfrm::{KernelPolicy, KernelSa, SaId},
 };
 
-/// How long an open IKE exchange is waited for.
+/// How long a pause waits in all, for IKE exchanges that are open and for the daemon's
+/// answers, before it leaves packets as they are: one that comes too late is taken back,
+/// and what had waited at the target would come back too old.
 const QUIET: Duration = Duration::from_millis(150);
 /// How long the kernel's SAs may outlive the daemon's word.
 const GONE: Duration = Duration::from_millis(300);
 /// How often outbound numbers are read until they stand still.
 const READINGS: usize = 50;
 
-/// The kernel's tables.
-pub(super) type Whole = (Vec<KernelSa>, Vec<KernelPolicy>);
-
 impl Inner {
     pub(super) fn known(&self, id: SessionId) -> Result<&Session, Refusal> {
         let known = self.sessions.get(&id).filter(|session| session.status().is_some());
         known.ok_or_else(|| no_session(id))
-    }
-
-    pub(super) fn snapshot(
-        &mut self,
-        ids: &[SessionId],
-    ) -> Vec<(SessionId, Result<Context, Refusal>)> {
-        let mut seen = None;
-        let mut write_down = |id| self.write_down(id, &mut seen).map(|(context, _)| context);
-        ids.iter().map(|id| (*id, write_down(*id))).collect()
-    }
-
-    /// The kernel's tables, and the sessions as they are now.
-    pub(super) fn whole_tables(&mut self) -> Result<Whole, Refusal> {
-        let sas = self.tables.sas()?;
-        let policies = self.tables.policies()?;
-        self.hear_all(&sas)
-            .map_err(|fault| Refusal::new(Status::GatewayFault, fault.to_string()))?;
-        Ok((sas, policies))
-    }
-
-    /// A session as it is now. Of a daemon that tells all changes by itself only what is
-    /// the session's own is read; of any other the whole tables, once for a batch.
-    fn write_down(
-        &mut self,
-        id: SessionId,
-        seen: &mut Option<Whole>,
-    ) -> Result<(Context, Vec<Pair>), Refusal> {
-        if seen.is_none() && !self.daemon.has_told_all() {
-            *seen = Some(self.whole_tables()?);
-        }
-        let session = self.known(id)?;
-        if matches!(session.phase, Phase::Staged { .. } | Phase::Staging { .. }) {
-            return Err(session.unfit("its source has the context"));
-        }
-        let described = self.daemon.describe(id)?;
-        self.heard_of(described.known);
-        let generation = self.known(id)?.generation;
-        let own;
-        let (sas, policies) = match seen {
-            Some(tables) => &*tables,
-            None => {
-                own = self.tables_of(&described)?;
-                &own
-            }
-        };
-        let is_quiet = described.is_quiet;
-        let pairs = context::pairs(&described.children, sas);
-        let joined = pairs.and_then(|pairs| {
-            Ok((context::join(id, described, generation, sas, policies)?, pairs))
-        });
-        // Half of what an exchange changes is there before it has ended.
-        joined.map_err(|refusal| match is_quiet {
-            true => refusal,
-            false => Refusal::new(
-                Status::Busy,
-                format!("an IKE exchange is open: try later ({})", refusal.detail),
-            ),
-        })
-    }
-
-    /// What of the kernel's tables is a session's.
-    fn tables_of(&mut self, described: &Described) -> Result<Whole, Refusal> {
-        let both = described.children.iter().flat_map(|child| [child.inbound, child.outbound]);
-        let sas = self.tables.with_spis(&both.collect::<Vec<_>>())?;
-        let policies = self.tables.leading_into(&sas)?;
-        Ok((sas, policies))
-    }
-
-    /// A session's SAs and packets as they are now, and whether no IKE exchange of it is
-    /// open; what was seen of the tables is read again where it does not fit any more.
-    fn look(&mut self, id: SessionId, seen: &mut Option<Whole>) -> Result<(Paths, bool), Refusal> {
-        if let Some(found) = self.unchanged(id)? {
-            return Ok(found);
-        }
-        let before = seen.is_some();
-        let paths = match self.look_in(id, seen) {
-            Err(_) if before => {
-                *seen = None;
-                self.look_in(id, seen)
-            }
-            done => done,
-        };
-        Ok((paths?, false))
-    }
-
-    /// The same as it was steered, if the daemon, which tells changes by itself, says
-    /// that it is still so.
-    fn unchanged(&mut self, id: SessionId) -> Result<Option<(Paths, bool)>, Refusal> {
-        let session = self.known(id)?;
-        let (generation, paths) = (session.generation, session.paths.clone());
-        let Some(paths) = paths.filter(|_| self.daemon.installs_children()) else {
-            return Ok(None);
-        };
-        let Described { known, ike, children, is_quiet } = self.daemon.describe(id)?;
-        let there = ike.map(|ike| (ike.local, ike.remote));
-        let told: BTreeSet<_> = children.iter().map(|c| (c.inbound, c.outbound)).collect();
-        let same = known.generation == generation
-            && there == Some((paths.flow.local, paths.flow.remote))
-            && told == paths.flow.children.iter().copied().collect();
-        Ok(same.then_some((paths, is_quiet)))
-    }
-
-    pub(super) fn look_in(
-        &mut self,
-        id: SessionId,
-        seen: &mut Option<Whole>,
-    ) -> Result<Paths, Refusal> {
-        let (context, pairs) = self.write_down(id, seen)?;
-        Ok(Paths { pairs, flow: context::flow(&context)? })
     }
 
     /// The same as they were staged or paused.
@@ -165,7 +56,7 @@ impl Inner {
         order: Pause,
         seen: &mut Option<Whole>,
     ) -> Result<Finals, Refusal> {
-        let id = order.session;
+        let (id, clock) = (order.session, Clock::start());
         let session = self.known(id)?;
         match &session.phase {
             Phase::Active | Phase::Unsettled | Phase::Paused { finals: None, .. } => {}
@@ -192,13 +83,13 @@ impl Inner {
         let before = self.daemon.spis(id)?;
         let (paths, is_quiet) = self.look(id, seen)?;
         if !is_quiet {
-            self.daemon.wait_quiet(id, QUIET)?;
+            self.daemon.wait_quiet(id, QUIET.saturating_sub(clock.now()))?;
         }
         order.refuse_other(self.known(id)?.generation)?;
         // Written down before, so that nothing waits for the disk while packets wait. Who
         // finds it after our end leaves it stopped until it is told to go on.
         self.stand(id, &order.target, None, paths.clone());
-        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths, &before));
+        let stopped = self.keep().and_then(|()| self.stop(id, &order, &paths, &before, &clock));
         match &stopped {
             Ok(finals) => self.stand(id, &order.target, Some(finals.clone()), paths),
             Err(_) => {
@@ -234,12 +125,13 @@ impl Inner {
         order: &Pause,
         Paths { pairs, flow }: &Paths,
         before: &Spis,
+        clock: &Clock,
     ) -> Result<Finals, Refusal> {
         let answered = self.has_answered(id)?;
         // IKE first, while packets still pass. No request comes any more from here on,
         // so that the answer to the last one can leave before nothing does.
         self.steer.divert_ike(id, flow, &order.target)?;
-        self.daemon.wait_quiet(id, QUIET)?;
+        self.daemon.wait_quiet(id, QUIET.saturating_sub(clock.now()))?;
         self.steer.block_ike(id, flow)?;
         // An exchange of the daemon's own may have begun before the guard.
         self.daemon.wait_quiet(id, Duration::ZERO)?;
@@ -254,6 +146,10 @@ impl Inner {
         let generation = self.known(id)?.generation;
         let ike = self.daemon.finals(id)?;
         tracing::debug!(session = %id, "no IKE any more");
+        if clock.now() >= QUIET {
+            let detail = "the IKE daemon is busy, and its answers come too late: try again";
+            return Err(Refusal::new(Status::Busy, detail));
+        }
         self.steer.divert(id, flow, &order.target)?;
         tracing::debug!(session = %id, "diverted");
         self.stand_still(pairs)?;

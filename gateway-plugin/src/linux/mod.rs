@@ -37,6 +37,7 @@ mod ground;
 mod kernel;
 mod kernel_only;
 mod life;
+mod look;
 #[cfg(test)]
 mod model;
 mod orphans;

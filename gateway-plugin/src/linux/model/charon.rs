@@ -220,7 +220,10 @@ impl IkeDaemon for ModelCharon {
         true
     }
 
-    fn wait_quiet(&mut self, session: SessionId, _: Duration) -> Result<(), Refusal> {
+    fn wait_quiet(&mut self, session: SessionId, patience: Duration) -> Result<(), Refusal> {
+        if lock(&self.ground).slow {
+            std::thread::sleep(patience);
+        }
         if lock(&self.ground).exchange {
             return Err(Refusal::new(Status::Busy, "an IKE exchange stays open: try later"));
         }

@@ -28,7 +28,8 @@ pub(crate) struct Ground {
     pub(crate) ike: BTreeMap<(u64, u64), IkeSession>,
     /// Whether an IKE exchange of each session is open.
     pub(crate) exchange: bool,
-    /// Whether charon makes Child SAs only once it is asked whether it is done.
+    /// Whether charon answers as late as it may, and makes Child SAs only once it is
+    /// asked whether it is done.
     pub(crate) slow: bool,
     /// What it has not made yet.
     pub(crate) unmade: Vec<(Vec<KernelSa>, Vec<KernelPolicy>)>,

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use protocol_spec::{
     id::{Generation, SessionId},
-    status::Refusal,
+    status::{Refusal, Status},
     transfer::{Finals, GrantedRange, SaRef},
 };
 
@@ -251,6 +251,21 @@ fn a_daemon_that_is_slow_is_waited_for() {
     let id = bench.provision().unwrap();
     lock(&bench.grounds[index(Side::Target)]).slow = true;
     bench.stage(Side::Source, id, 1).unwrap();
+    let finals = bench.pause(Side::Source, id).unwrap();
+    bench.activate(Side::Target, id, 1, &finals).unwrap();
+    assert!(bench.passes(Side::Target, id));
+}
+
+#[test]
+fn a_daemon_that_is_slow_to_answer_costs_no_packet_at_the_pause() {
+    let mut bench = Bench::new(Kind::Charon);
+    let id = bench.provision().unwrap();
+    bench.stage(Side::Source, id, 1).unwrap();
+    lock(&bench.grounds[index(Side::Source)]).slow = true;
+    let late = bench.pause(Side::Source, id).unwrap_err();
+    assert_eq!(late.status, Status::Busy);
+    assert!(bench.passes(Side::Source, id));
+    lock(&bench.grounds[index(Side::Source)]).slow = false;
     let finals = bench.pause(Side::Source, id).unwrap();
     bench.activate(Side::Target, id, 1, &finals).unwrap();
     assert!(bench.passes(Side::Target, id));
