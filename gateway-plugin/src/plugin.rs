@@ -195,7 +195,7 @@ pub struct Pause {
     pub target: Name,
     /// What of it is staged there. If it is another by now nothing is stopped, for its
     /// packets would find nothing there, and the answer is
-    /// [`Status::GenerationChanged`](protocol_spec::status::Status::GenerationChanged).
+    /// [`Status::GenerationChanged`].
     /// `None` stops it as it is.
     pub generation: Option<Generation>,
 }
@@ -310,7 +310,7 @@ pub enum GatewayEvent {
     },
     /// What is staged of it is of no use as it is: its source should keep it. An order to
     /// activate it all the same puts it right if that can be done, and is refused with
-    /// [`Status::SessionEnded`](protocol_spec::status::Status::SessionEnded) if it cannot.
+    /// [`Status::SessionEnded`] if it cannot.
     Unusable {
         /// Which.
         session: SessionId,
